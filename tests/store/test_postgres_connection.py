@@ -198,11 +198,15 @@ async def test_who_keeps_the_database_locked_is_named(
         assert await other.write(add_recipe)
 
 
-@pytest.mark.parametrize("prepares", ["", "&prepare=no"])
+@pytest.mark.parametrize(
+    ("prepares", "unread"),
+    [("", 0), ("&prepare=no", 0), pytest.param("", 20_000, marks=pytest.mark.slow)],
+)
 async def test_who_stops_in_the_middle_of_a_transaction_is_ended_by_who_waits(
-    postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch, prepares: str
+    postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch, prepares: str, unread: int
 ) -> None:
-    """As a machine that lost its power. It does again what it did, when it goes on."""
+    """As a machine that lost its power, also before it had read what it was told. It does again
+    what it did, when it goes on."""
     monkeypatch.setattr(session, "STOPPED", "300ms")
     for name in ("_SET_SESSION", "SET_LOCAL"):
         monkeypatch.setattr(opening, name, getattr(opening, name).replace("'15s'", "'100ms'"))
@@ -210,6 +214,8 @@ async def test_who_stops_in_the_middle_of_a_transaction_is_ended_by_who_waits(
 
     def stop(db: PostgresTransaction) -> int:
         number = add_recipe(db, digest=b"s" * 32)
+        db.pipeline.send(f"select repeat('x', 1000) from generate_series(1, {unread})".encode())
+        db.pipeline.connection.pgconn.flush()
         begun.set()
         assert may_go_on.wait(60)
         return number

@@ -13,15 +13,16 @@ select concat_ws(', ', nullif(a.application_name, ''), 'pid ' || a.pid, 'from ' 
    and l.classid = $1::int::oid and l.objid = $2::int::oid and l.objsubid = 2
  order by a.xact_start limit 1
 """
-# Who stopped in the middle of a transaction (a laptop's lid, a machine without power). No timeout
-# of the server's does it: until the end of the pipeline it takes such a client for one at work. A
-# move is silent for as long as it fills a table, or proves what it has moved, and is left alone.
+# Who stopped in the middle of a transaction (a laptop's lid, a machine without power), before it
+# asked for more, or read what it had asked for. No timeout of the server's does it: until the end
+# of the pipeline it takes such a client for one at work. A move is silent for as long as it fills a
+# table, or proves what it has moved, and is left alone.
 _END_WHO_STOPPED = b"""
 select count(pg_terminate_backend(a.pid))
   from pg_locks l join pg_stat_activity a on a.pid = l.pid
  where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid()
    and l.classid = $1::int::oid and l.objid = $2::int::oid and l.objsubid = 2
-   and a.datname = current_database() and a.wait_event = 'ClientRead'
+   and a.datname = current_database() and a.wait_event in ('ClientRead', 'ClientWrite')
    and clock_timestamp() - greatest(a.query_start, a.state_change) > $4::text::interval
    and not exists (select from pg_locks m
                     where m.pid = a.pid and m.locktype = 'advisory' and m.granted
