@@ -388,7 +388,7 @@ class _PostgresChaos:
             result.problems.append(
                 f"the export has {len(ours)} lines, a calm run's {len(wanted)}; {different} differ"
             )
-        self._count(sum(calm.calls.values()))
+        self._count(calm.simulator.calls)
         for said in self._said:
             result.problems += [f"{words!r} in: {said.err or said.out}" for words in _FORBIDDEN
                                 if words in said.err + said.out]  # fmt: skip

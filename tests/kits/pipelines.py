@@ -207,6 +207,7 @@ def pool(n: int) -> list[dict[str, Any]]:
 
 def asked(simulator: Simulator) -> Counter[str]:
     """How often each request was made, a conversation with all that was said before."""
+    assert len(simulator.requests) == simulator.calls  # it keeps the newest ten thousand
     return Counter(json.dumps(one.body, sort_keys=True) for one in simulator.requests)
 
 
@@ -227,12 +228,20 @@ def exported_text(project: Project) -> str:
 
 @dataclass(frozen=True)
 class Calm:
-    """What a run that nobody disturbed exports, and what it asked: `calls` by what was sent, and
-    `ledger` by the last message of it."""
+    """What a run that nobody disturbed exports, and the model that it asked."""
 
     export: str
-    calls: Counter[str]
-    ledger: Counter[str]
+    simulator: Simulator
+
+    @property
+    def calls(self) -> Counter[str]:
+        """By what was sent."""
+        return asked(self.simulator)
+
+    @property
+    def ledger(self) -> Counter[str]:
+        """By the last message of what was sent."""
+        return self.simulator.ledger
 
 
 def in_a_file(directory: Path) -> dict[str, str]:
@@ -250,4 +259,4 @@ async def calm_run(pipeline: Pipeline, directory: Path, items: int) -> Calm:
         samples = ("--samples", str(pipeline.samples))
         done = await project.batchgen("run", "pool.jsonl", *samples, "-c", "10")
     assert done.code == 0, done.err
-    return Calm(exported_text(project), asked(simulator), simulator.ledger)
+    return Calm(exported_text(project), simulator)
