@@ -210,6 +210,7 @@ async def test_who_stops_in_the_middle_of_a_transaction_is_ended_by_who_waits(
     monkeypatch.setattr(session, "STOPPED", "300ms")
     for name in ("_SET_SESSION", "SET_LOCAL"):
         monkeypatch.setattr(opening, name, getattr(opening, name).replace("'15s'", "'100ms'"))
+    monkeypatch.setattr(session, "SET_LOCAL", opening.SET_LOCAL)
     begun, may_go_on = threading.Event(), threading.Event()
 
     def stop(db: PostgresTransaction) -> int:

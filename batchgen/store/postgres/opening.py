@@ -182,7 +182,7 @@ def _dial(address: PostgresAddress) -> psycopg.Connection:
         connection = psycopg.connect(**options, autocommit=True)
     except psycopg.Error as exc:
         raise connect_error(exc, address) from exc
-    connection.prepare_threshold = None  # until it is known whether the session is our own
+    connection.prepare_threshold = None  # what it prepares, it forgets at a rollback, ours with it
     connection.prepared_max = 1000  # more than there are statements
     adapt(connection.adapters)
     return connection
@@ -204,7 +204,6 @@ def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Ser
     prepares = address.prepares and backend == connection.info.backend_pid
     if prepares:
         connection.execute(_SET_SESSION)
-        connection.prepare_threshold = 0  # at once
     if encoding != "UTF8":
         raise StoreError(
             f"{address.name}: the database has the encoding {encoding}, which cannot hold every "
