@@ -125,7 +125,7 @@ class Crew:
         if not ended_well:
             raise BatchgenError(
                 f"all {len(self._crew)} {self._noun} failed; the lines above say why. "
-                "Nothing that was answered is lost. Mend what they name.",
+                "What was written is kept. Mend what they name.",
                 Remedy.RUN_AGAIN,
             )
 
