@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ def run_process(command: Callable[[], Any]) -> NoReturn:
     """Run it and end the process, with what it returns as exit code, or that of its exception."""
     gc.set_threshold(_OBJECTS_OF_A_START, 20, 100)
     gc.enable()
+    threading.excepthook = _tell_of_thread
     sys.setswitchinterval(0.001)  # a thread that writes, or parses, and the event loop take turns
     code = exit_code_of(command)
     gc.freeze()  # the interpreter looks for cycles as it ends: a tenth of a short command's CPU
@@ -67,6 +69,16 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except Exception:  # a bug: the one case for a traceback
         return _internal_error()
     return code if isinstance(code, int) else 0
+
+
+def _tell_of_thread(raised: threading.ExceptHookArgs) -> None:
+    """A second Ctrl-C ends the event loop wherever it is. Then a thread of the database's may still
+    come to it with what it has done, which nobody waits for."""
+    is_late = isinstance(raised.exc_value, RuntimeError) and "loop is closed" in str(
+        raised.exc_value
+    )
+    if not is_late:
+        threading.__excepthook__(raised)
 
 
 def _internal_error() -> int:

@@ -268,3 +268,44 @@ main()
 """
     ended = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
+_LATE_THREADS = """
+import asyncio, sys, threading
+from batchgen.cli.process import run_process
+may_end, threads = threading.Event(), []
+
+def late(loop):
+    may_end.wait()
+    loop.call_soon_threadsafe(int)
+
+def broken(loop):
+    may_end.wait()
+    raise ValueError("a bug")
+
+async def job():
+    for function in (late, broken):
+        threads.append(threading.Thread(target=function, args=[asyncio.get_running_loop()]))
+        threads[-1].start()
+    raise KeyboardInterrupt
+
+def command():
+    try:
+        asyncio.run(job())
+    finally:
+        may_end.set()
+        for thread in threads:
+            thread.join()
+
+run_process(command)
+"""
+
+
+def test_of_a_thread_that_comes_to_an_event_loop_that_has_ended_nothing_is_said() -> None:
+    """As one of the database's may after a second Ctrl-C."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LATE_THREADS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.endswith("ValueError: a bug\n")
