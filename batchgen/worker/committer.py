@@ -223,6 +223,7 @@ class Committer:
 
     async def _exchange(self) -> None:
         limits = self._membership.limits
+        wants_all = 0 < self._permits.for_claims(clock_ms()) <= len(self._free_slots)
         want = self._demand.request(len(self._free_slots), limits, clock_ms())
         outcomes = [self._with_unsent(outcome) for outcome in self._outcomes.asks()]
         if not (outcomes or want.slots):
@@ -238,6 +239,8 @@ class Committer:
             return
         await self._observe(done)
         self._give_out(done.items)
+        if wants_all and len(done.items) >= want.slots:
+            self._servers.all_claimed()
         if want.calls:
             self._observe_limited(done)
         if len(done.items) < want.slots:

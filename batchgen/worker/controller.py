@@ -101,6 +101,7 @@ class Controller:
         self._failed_at = self._limit + 1
         self.failed_rises = 0 if known is None else _FAILED_RISES_OF_OTHERS
         self._full_until = 0
+        self._claimed_until = 0
         self._ramp: float | None = _START_CALLS  # on its way to the limit
         self._ramp_rise = _START_RISE
         self._proven = 0
@@ -171,6 +172,11 @@ class Controller:
         if self.under_way >= self.allowed(now):
             self._full_until = call.number
         return call
+
+    def all_claimed(self, not_sent: int) -> None:
+        """All calls that are allowed are claimed, and so many of them are about to go out. On the
+        way to the limit that is use: a quick server answers the first before the last is sent."""
+        self._claimed_until = self._sent + not_sent
 
     def left(self, call: Call) -> None:
         """It is not under way any more."""
@@ -315,7 +321,8 @@ class Controller:
 
     def _rise(self, call: Call) -> None:
         """If all that is allowed was in use since it went out, more is."""
-        if not self._burst_after < call.number <= self._full_until or call.has_risen:
+        full_until = max(self._full_until, self._claimed_until if self.is_rising else 0)
+        if not self._burst_after < call.number <= full_until or call.has_risen:
             return
         call.has_risen = True
         if self._ramp is not None:

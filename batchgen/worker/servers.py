@@ -218,6 +218,12 @@ class Servers:
         self._servers[key].in_flight += 1
         self.in_flight += 1
 
+    def all_claimed(self) -> None:
+        """As many calls as had room were claimed just now."""
+        for server in self:
+            controller = server.pacer.controller
+            controller.all_claimed(server.in_flight - controller.under_way)
+
     def give_back(self, key: str) -> None:
         """It has ended."""
         self._servers[key].in_flight -= 1

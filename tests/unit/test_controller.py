@@ -6,6 +6,7 @@ from statistics import median
 
 import pytest
 
+from batchgen.worker.controller import Controller
 from bench.virtual_servers import (
     LIMITED,
     UNAVAILABLE,
@@ -212,3 +213,14 @@ def test_of_a_thousand_slots_as_many_as_the_server_takes() -> None:
     found = run(Cap({0: 10}), seconds=60, slots=1000)
     assert found.share(FINDING_S, 60) >= 0.9
     assert found.refused(FINDING_S, 60) < 0.08
+
+
+def test_calls_that_are_answered_before_the_next_one_goes_out_lead_to_the_limit() -> None:
+    """As long as all that are allowed are claimed together."""
+    wanted, few = Controller(100), Controller(100)
+    for _ in range(10):
+        wanted.all_claimed(wanted.allowed(0))
+        for controller in (wanted, few):
+            for _ in range(controller.allowed(0)):
+                controller.taken(controller.sent(0))
+    assert (wanted.allowed(0), few.allowed(0)) == (100, 4)
