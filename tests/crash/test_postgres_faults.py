@@ -17,6 +17,7 @@ from tests.kits.pgbouncer import pooler
 from tests.kits.pipelines import KINDS, Pipeline, asked, asked_again, calm_run, exported_text
 from tests.kits.pipelines import pool as pool_of
 from tests.kits.postgres import Server, execute, running
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.server_facts import contradictions_of
 from tests.kits.standby import standby_of, take_over
@@ -66,6 +67,17 @@ async def enqueued(project: Project) -> Project:
     done = await project.process("enqueue", "pool.jsonl")
     assert done.code == 0, done.err
     return project
+
+
+async def at_work(project: Project, simulator: Simulator, workers: int) -> list[Process]:
+    """Workers that have all their slots in use, and go on from there."""
+    done = await project.process("enqueue", "pool.jsonl")
+    assert done.code == 0, done.err
+    simulator.hold()
+    started = [await project.start(*WORK) for _ in range(workers)]
+    await simulator.received(workers * SLOTS)
+    simulator.release()
+    return started
 
 
 def was_done(told: Ended) -> bool:
@@ -380,12 +392,7 @@ async def test_what_happens_to_a_pooler_and_behind_it_costs_calls_in_flight_at_m
     project.config("work: {lease_s: 60}\nparser: raw\n")  # who waits for a server is not dead
     with pooler(server, connections=2) as pooled:
         project.env["BATCHGEN_DATABASE"] = pooled.url("work", "worker")
-        done = await project.process("enqueue", "pool.jsonl")
-        assert done.code == 0, done.err
-        simulator.hold()
-        workers = [await project.start(*WORK) for _ in range(3)]
-        await simulator.received(3 * SLOTS)
-        simulator.release()
+        workers = await at_work(project, simulator, 3)
         send(workers[0], SIGKILL)
         for times, happens in enumerate((pooled.kill, server.restart, server.crash), start=4):
             await simulator.received(times * SLOTS)
@@ -413,15 +420,11 @@ async def test_a_standby_that_takes_over_has_all_that_was_committed(
         primary.execute("create database work encoding 'UTF8' template template0")
         hosts = f"host={primary.folder},{standby.folder}&port={primary.port},{standby.port}"
         project.env["BATCHGEN_DATABASE"] = f"postgresql://batchgen@/work?{hosts}{only}"
-        done = await project.process("enqueue", "pool.jsonl")
-        assert done.code == 0, done.err
-        simulator.hold()
-        workers = [await project.start(*WORK) for _ in range(2)]
-        await simulator.received(2 * SLOTS)
-        simulator.release()
+        workers = await at_work(project, simulator, 2)
         await simulator.received(ITEMS // 2)
         await asyncio.to_thread(primary.crash)
-        await asyncio.sleep(1)  # they see that there is no server that takes writes
+        for worker in workers:  # there is no server that takes writes
+            await said(worker, "Trying again for")
         take_over(standby)
         for worker in workers:
             told = await ended(worker)

@@ -68,10 +68,12 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
-    """One worker of three slots, on three items. It is left when all is handed in."""
+async def desk(
+    path: Path, *, items: int = ITEMS, slots: int = 3, **spec: Any
+) -> AsyncIterator[Desk]:
+    """One worker, on these items. It is left when all is handed in."""
     database = database_in(path)
-    work = WorkSpec(concurrency=3, servers=(SERVER,), **spec)
+    work = WorkSpec(concurrency=slots, servers=(SERVER,), **spec)
     pacer = Pacer(work.concurrency, 1800, clock_ms())
     servers = servers_of(pacer)
     permits = Permits(servers)
@@ -80,7 +82,7 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
     async with open_store(database, create=True) as store:
         recipe = Recipe(None, Template("Say {word}"), "m", {})
         async with store.enqueueing("e", recipe, OtherRecipe.STOP) as into:
-            texts = [f'{{"word": "w{number}"}}' for number in range(ITEMS)]
+            texts = [f'{{"word": "w{number}"}}' for number in range(items)]
             key = partial(key_of_content, into.experiment_id, into.variant)
             await store.add_items(
                 into, [NewItem(key(text.encode()), text, None, "here") for text in texts]

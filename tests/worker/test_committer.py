@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from batchgen.clock import clock_ms
 from batchgen.errors import StoreRefusedError
 from batchgen.items import (
     Attempt,
@@ -21,6 +22,7 @@ from batchgen.items import (
 )
 from batchgen.store import Grant, Reservation, open_store
 from tests.kits.desk import ITEMS, claimed, desk
+from tests.kits.pacing import ANSWER
 
 pytestmark = pytest.mark.usefixtures("server")  # on both engines
 
@@ -246,3 +248,16 @@ async def test_answers_are_kept_when_the_limits_cannot_be_settled(tmp_path: Path
         ("done", ITEMS)
     ]
     assert worker.bugs == []
+
+
+async def test_calls_that_were_claimed_as_many_as_had_room_count_as_in_use(tmp_path: Path) -> None:
+    """Though each is answered before the next one goes out."""
+    async with desk(tmp_path, items=4, slots=100) as worker:
+        (pacer,) = (server.pacer for server in worker.servers)
+        assert pacer.allowed(clock_ms()) == 4
+        for item in await asyncio.gather(*(claimed(worker.committer) for _ in range(4))):
+            call = pacer.call_sent(clock_ms())
+            pacer.call_ended(call)
+            pacer.observe(ANSWER, item, call, clock_ms())
+            await worker.committer.hand_in(answered(item))
+        assert pacer.allowed(clock_ms()) == 16

@@ -45,7 +45,7 @@ SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
-    # Who stops in the middle of a transaction keeps the others no longer; session.py has the rest.
+    # Who stops in the middle of a transaction keeps the others no longer; holders.py has the rest.
     "idle_in_transaction_session_timeout": STOPPED,
     "lock_timeout": STOPPED,
     # By the server's own, a machine that lost its power keeps a session, and its locks, for hours.
@@ -183,7 +183,6 @@ def _dial(address: PostgresAddress) -> psycopg.Connection:
     except psycopg.Error as exc:
         raise connect_error(exc, address) from exc
     connection.prepare_threshold = None  # what it prepares, it forgets at a rollback, ours with it
-    connection.prepared_max = 1000  # more than there are statements
     adapt(connection.adapters)
     return connection
 
