@@ -15,6 +15,7 @@ from batchgen.store.postgres import opening, session
 from batchgen.store.postgres.connection import Database, open_database
 from batchgen.store.postgres.locks import MIGRATING, lock_key
 from batchgen.store.postgres.moving import open_source
+from batchgen.store.postgres.thread import Thread
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Cluster, execute
 
@@ -58,6 +59,30 @@ async def test_who_is_cancelled_as_it_opens_leaves_no_connection_open(
     begun.cancel()
     with pytest.raises(asyncio.CancelledError):
         await begun
+
+
+async def test_the_last_of_a_thread_that_was_left_alone_comes_when_it_can() -> None:
+    """What it does is to close the connection."""
+    thread = Thread("a server that stands still")
+    stands, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def stand() -> None:
+        stands.set()
+        goes_on.wait()
+
+    waits = asyncio.create_task(thread.run(stand))
+    await asyncio.to_thread(stands.wait)
+    waits.cancel()
+    for _ in range(9):  # until it waits for what is under way
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:  # as by a second Ctrl-C
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    await thread.close(closed.set)
+    assert not closed.is_set()
+    goes_on.set()
+    assert await asyncio.to_thread(closed.wait, 30)
 
 
 async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:

@@ -78,10 +78,15 @@ class Thread:
         self._calls.put(lambda: _quietly(function))
 
     async def close(self, last: Callable[[], object]) -> None:
+        """`last` is the last function of the thread. Nobody waits for it where the thread was left
+        alone: it comes when what is under way has ended."""
         self.hurry()
         try:
-            with suppress(StoreAwayError):
-                await self.run(lambda: _quietly(last))
+            if self._is_left:
+                self.call_soon(last)
+            else:
+                with suppress(StoreAwayError):
+                    await self.run(lambda: _quietly(last))
         finally:
             self._is_left = True
             self._calls.put(None)
