@@ -42,6 +42,7 @@ _SHORT_HELPS = {
     "status": "Show counts, speed, failures and workers.",
     "failures": "Group the failed items by reason and message.",
     "show": "Show one item with all that was sent and came back.",
+    "view": "Show the database as a local web page.",
     "pause": "Let running workers claim no more.",
     "resume": "Let paused workers go on.",
     "set": "Change the slots and the limits of running workers.",

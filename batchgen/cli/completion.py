@@ -33,8 +33,8 @@ def steps(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
 
 
 def _experiments(ctx: click.Context) -> "list[Experiment]":
-    from batchgen.cli.session import Session, read_now  # here: it is rarely asked for
-    from batchgen.store import read_store
+    from batchgen.cli.session import Session  # here: it is rarely asked for
+    from batchgen.store import read_now, read_store
 
     try:
         with read_store(Session(**global_options(ctx)).config().database) as store:

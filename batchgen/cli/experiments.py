@@ -6,11 +6,11 @@ from batchgen.cli import completion
 from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, counted, print_json, read_now, run_async
+from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.cli.terminal import ask, print_text
 from batchgen.display.items import experiments_text
 from batchgen.jobs import experiments as jobs
-from batchgen.store import read_store
+from batchgen.store import read_now, read_store
 
 
 @click.group(

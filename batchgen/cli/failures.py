@@ -8,12 +8,12 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import commands, failure_hint
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice, step_option
-from batchgen.cli.session import Session, print_json, read_now
+from batchgen.cli.session import Session, print_json
 from batchgen.cli.terminal import print_text
 from batchgen.display.items import failures_text
 from batchgen.jobs.failures import Failures, failures_of
 from batchgen.jobs.lookup import chosen_experiments
-from batchgen.store import Experiment, read_store
+from batchgen.store import Experiment, read_now, read_store
 
 
 @click.command(epilog=epilog(

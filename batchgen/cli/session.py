@@ -6,7 +6,7 @@ Nearly every command has a `Session` as its first argument.
 import os
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 
@@ -14,9 +14,7 @@ from batchgen.cli.terminal import print_json, say
 from batchgen.config import Config, load
 from batchgen.errors import UsageError
 
-__all__ = ["Session", "counted", "print_json", "read_now", "run_async"]
-
-T = TypeVar("T")
+__all__ = ["Session", "counted", "print_json", "run_async"]
 
 
 class Session(Struct, frozen=True):
@@ -51,19 +49,6 @@ class Session(Struct, frozen=True):
 def counted(n: int, noun: str) -> str:
     """`1 item`, `2 items`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def read_now(job: Coroutine[Any, Any, T]) -> T:
-    """What a job comes to that asks a `read_store` and nothing else: it never waits, and needs no
-    event loop."""
-    try:
-        job.send(None)
-    except StopIteration as end:
-        found: T = end.value
-        return found
-    finally:
-        job.close()
-    raise RuntimeError("a job that only reads has waited for something")
 
 
 def run_async(job: Coroutine[Any, Any, int]) -> int:

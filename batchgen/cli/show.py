@@ -6,13 +6,13 @@ from batchgen.cli.completion import experiments
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, step_option
-from batchgen.cli.session import Session, print_json, read_now
+from batchgen.cli.session import Session, print_json
 from batchgen.cli.terminal import print_text
 from batchgen.display.items import LISTED_ROWS, chain_text, item_text
 from batchgen.errors import UsageError
 from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import ChainDetails, ItemDetails, details_of
-from batchgen.store import read_store
+from batchgen.store import read_now, read_store
 
 
 @click.command(

@@ -9,11 +9,11 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, only_experiment_option, step_option
-from batchgen.cli.session import Session, print_json, read_now, run_async
+from batchgen.cli.session import Session, print_json, run_async
 from batchgen.cli.terminal import is_terminal, print_text
 from batchgen.display.status import status_text, waits_for
 from batchgen.jobs.status import status_of
-from batchgen.store import read_store
+from batchgen.store import read_now, read_store
 
 
 @click.command(

@@ -2,6 +2,7 @@
 a terminal, set its title or its clipboard, or show letters in another order than they stand."""
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 # All control characters but the line break and the tab, the marks that turn the direction of
@@ -23,6 +24,18 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """The same on one line."""
     return visible(text).replace("\n", " ").replace("\t", " ")
+
+
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """The text piece by piece: as it is, or, with true, the code point of what would steer it."""
+    text, end = text.replace("\r\n", "\n"), 0
+    for found in () if _is_harmless(text) else _steering().finditer(text):
+        if end < found.start():
+            yield text[end : found.start()], False
+        yield f"U+{ord(found[0]):04X}", True
+        end = found.end()
+    if end < len(text):
+        yield text[end:], False
 
 
 def visible_json(text: str) -> str:

@@ -39,7 +39,7 @@ __all__ = [
     "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
     "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
     "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
-    "open_store_if_there", "read_store", "server_key", "server_keys",
+    "open_store_if_there", "read_now", "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from batchgen.store.failure_groups import literal_parts
     from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
     from batchgen.store.moving import Moved, move_tables
-    from batchgen.store.reading import ReadStore, read_store
+    from batchgen.store.reading import ReadStore, read_now, read_store
     from batchgen.store.records import (
         AnswerDetails,
         CallFailure,

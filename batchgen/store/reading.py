@@ -4,10 +4,10 @@ Who needs no more opens it with `read_store`, and needs no event loop: none of t
 then.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchgen.clock import now_ms
 from batchgen.items import Recipe
@@ -19,7 +19,9 @@ from batchgen.store.records import (
     Pace,
     StoredAttempt,
     StoredItem,
+    StoredRecipe,
     UnknownCall,
+    Variant,
     WorkerRow,
 )
 from batchgen.store.transactions import living, look, shared_rates
@@ -30,6 +32,21 @@ if TYPE_CHECKING:
     from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
     from batchgen.store.values import Selection
+
+T = TypeVar("T")
+
+
+def read_now(job: Coroutine[Any, Any, T]) -> T:
+    """What a job comes to that asks a `read_store` and nothing else: it never waits, and needs no
+    event loop."""
+    try:
+        job.send(None)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    finally:
+        job.close()
+    raise RuntimeError("a job that only reads has waited for something")
 
 
 @contextmanager
@@ -68,6 +85,11 @@ class ReadStore:
         return await self._db.read(look.moved_to)
 
     # Look: how it goes
+
+    async def change_mark(self) -> str:
+        """Another one as soon as anybody else has written to the database; also, at times, when
+        nobody has. It costs next to nothing, and compares with those of this store only."""
+        return await self._db.read(look.change_mark)
 
     async def experiments(self) -> list[Experiment]:
         return await self._db.read(look.experiments)
@@ -146,6 +168,14 @@ class ReadStore:
 
     async def recipe(self, recipe_id: int) -> Recipe:
         return Recipe.from_json(await self._db.read(look.recipe_json, recipe_id))
+
+    async def newest_recipes(self, limit: int = 1000) -> list[StoredRecipe]:
+        """The newest first."""
+        return await self._db.read(look.newest_recipes, limit)
+
+    async def variants(self) -> list[Variant]:
+        """Of all experiments."""
+        return await self._db.read(look.variants)
 
     # Steps
 

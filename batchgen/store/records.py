@@ -34,6 +34,22 @@ class Experiment(Struct, frozen=True):
         return self.name if self.step is None or self.number else f"{self.name}/{self.step}"
 
 
+class Variant(Struct, frozen=True):
+    """What new items of an experiment are asked with, in the variant of this number."""
+
+    experiment_id: int
+    number: int
+    recipe_id: int
+
+
+class StoredRecipe(Struct, frozen=True):
+    """`body` is what `Recipe.from_json` reads."""
+
+    id: int
+    created_at: int
+    body: str
+
+
 class CallTotals(Struct):
     """What the calls of an experiment used together. This is the one list of it: what is kept, what
     `status` says and what `verify` counts again goes by these names."""

@@ -25,7 +25,13 @@ _BLOCK = re.compile(
 )
 _HERE_DOCUMENT = re.compile(r"cat > (\S+) <<'END'")
 # What a reader has and a test has not: a package index, a key, a server in another terminal.
-_NOT_TYPED = ("batchgen simulate", "export ", "pip install batchgen-llm", "python3 dev.py ")
+_NOT_TYPED = (
+    "batchgen simulate",
+    "batchgen view",
+    "export ",
+    "pip install batchgen-llm",
+    "python3 dev.py ",
+)
 
 
 @dataclass(frozen=True)

@@ -1122,6 +1122,10 @@ on conflict (experiment_id, machine, path) do update
 
 ------------------------------------------------------------------------------- reading
 
+-- name: change_mark
+-- Another one after each transaction of the server that wrote something, also of other databases.
+select pg_current_snapshot()::text;
+
 -- name: experiments
 -- With the endpoints that their present recipes are for.
 select e.id, e.name, e.created_at,

@@ -956,6 +956,10 @@ on conflict (experiment_id, path) do update
 
 ------------------------------------------------------------------------------- reading
 
+-- name: change_mark
+-- Another one after each commit of another connection.
+select data_version from pragma_data_version;
+
 -- name: experiments
 -- With the endpoints that their present recipes are for.
 select e.id, e.name, e.created_at,

@@ -367,6 +367,12 @@ select name from experiments where id = :experiment_id;
 -- name: was_answered_before
 select 1 from proven_recipes where server = :server and recipe_id = :recipe_id;
 
+-- name: newest_recipes
+select id, created_at, body from recipes order by id desc limit :limit;
+
+-- name: all_variants
+select experiment_id, number, recipe_id from variants order by experiment_id, number;
+
 -- name: recipe
 select body from recipes where id = :recipe_id;
 

@@ -15,7 +15,9 @@ from batchgen.store.records import (
     Pace,
     StoredAttempt,
     StoredItem,
+    StoredRecipe,
     UnknownCall,
+    Variant,
 )
 from batchgen.store.transactions.rows import bounded, dicts_of, row_of, rows_of
 
@@ -45,6 +47,10 @@ def answer_vector(db: "Transaction", attempt_seq: int) -> str | None:
 def last_bad_answer(db: "Transaction", item_id: int) -> tuple[str, str] | None:
     row = db.execute("last_bad_answer", {"item_id": item_id}).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def change_mark(db: "Transaction") -> str:
+    return str(db.execute("change_mark").fetchone()[0])
 
 
 def moved_to(db: "Transaction") -> str | None:
@@ -193,6 +199,14 @@ def item(db: "Transaction", item_id: int) -> StoredItem | None:
 
 def attempts_of(db: "Transaction", item_id: int) -> list[StoredAttempt]:
     return list(rows_of(db, "attempts_of_item", StoredAttempt, {"item_id": item_id}))
+
+
+def newest_recipes(db: "Transaction", limit: int) -> list[StoredRecipe]:
+    return list(rows_of(db, "newest_recipes", StoredRecipe, {"limit": limit}))
+
+
+def variants(db: "Transaction") -> list[Variant]:
+    return list(rows_of(db, "all_variants", Variant))
 
 
 def recipe_json(db: "Transaction", recipe_id: int) -> str:

@@ -1,0 +1,133 @@
+"""Who may ask, and what each answer says to the browser: deny by default.
+
+Each rule is here because others went without it. A page of another site must not reach us through
+the browser of somebody who has us open: not by a name that it makes point here (Host), not by a
+form or a script on another port of this machine (Sec-Fetch-Site, Origin), not in a frame. Other
+users of this machine have no token.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Collection
+from typing import NamedTuple
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from batchgen.web.tokens import is_same
+
+MOST_BYTES = 8 << 20  # of a request
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+OWN_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_READS = ("GET", "HEAD")
+_HOST = re.compile(r"([^:\[\]]+|\[[^\[\]]*\])(?::\d*)?")
+_BODIES = ("application/x-www-form-urlencoded", "application/json")
+_COOKIE_LASTS_S = 30 * 24 * 3600
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SANDBOX = f"{_POLICY}; sandbox"  # of what is to be saved: it can do nothing where it is opened
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",  # with no-referrer a form of ours would have the Origin null
+    "Server": "batchgen",
+}
+
+
+class Refusal(NamedTuple):
+    """`text` is the key of its words."""
+
+    status: int
+    text: str
+
+
+class Guard:
+    """One for a server; `names` are those that it may be called by, besides its own."""
+
+    def __init__(self, token: str, port: int, names: Collection[str] = ()) -> None:
+        self.cookie = f"batchgen-{port}"  # cookies know no port, and there may be other viewers
+        self._token = token
+        self._names = OWN_NAMES | {name.lower() for name in names}
+
+    def refusal(self, request: web.Request) -> Refusal | None:
+        """Why it is not answered; None: it is."""
+        headers = request.headers
+        if _name(_only(headers, "Host")) not in self._names:
+            return Refusal(403, "wrong_host")
+        if not is_same(self._token, request.cookies.get(self.cookie, "")):
+            return Refusal(401, "no_token")
+        if request.method in _READS:
+            return Refusal(403, "other_site") if _is_embedded(headers) else None
+        return self._refusal_of_order(request)
+
+    def brings_token(self, request: web.Request) -> bool:
+        """Whether somebody follows the link. It is asked before `refusal`, and so looks at the name
+        too."""
+        given = request.query.get("token")
+        return (
+            request.method in _READS
+            and given is not None
+            and _name(_only(request.headers, "Host")) in self._names
+            and is_same(self._token, given)
+        )
+
+    def let_in(self, request: web.Request) -> web.Response:
+        """Give the cookie, and lead to the same page without the token in its address."""
+        target = request.rel_url.without_query_params("token")
+        place = "/" + str(target).lstrip("/\\")  # never to another machine, as //name would
+        response = web.Response(status=303, headers={"Location": place})
+        response.set_cookie(
+            self.cookie, self._token, max_age=_COOKIE_LASTS_S, path="/", httponly=True,
+            samesite="Lax",  # Strict would be lost on the way from a page with the link
+        )  # fmt: skip
+        return response
+
+    def _refusal_of_order(self, request: web.Request) -> Refusal | None:
+        """Of all that may change something."""
+        headers = request.headers
+        site = _only(headers, "Sec-Fetch-Site")
+        if site is None:  # an old browser, or a name for which they do not send it
+            host = (_only(headers, "Host") or "").lower()
+            is_own = _only(headers, "Origin") == f"http://{host}"
+        else:
+            is_own = site == "same-origin"
+        if not is_own:
+            return Refusal(403, "other_site")
+        if request.body_exists and request.content_type not in _BODIES:
+            return Refusal(415, "wrong_type")
+        if (request.content_length or 0) > MOST_BYTES:
+            return Refusal(413, "too_large")
+        return None
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """To each answer, also to errors."""
+    headers = response.headers
+    headers.update(_HEADERS)
+    if headers.get("Content-Security-Policy") != SANDBOX:
+        headers["Content-Security-Policy"] = _POLICY
+    headers.setdefault("Cache-Control", "no-store")
+
+
+def _is_embedded(headers: CIMultiDictProxy[str]) -> bool:
+    """Whether another site wants it for itself, and nobody goes there."""
+    if _only(headers, "Sec-Fetch-Site") in (None, "same-origin", "none"):
+        return False
+    mode, place = _only(headers, "Sec-Fetch-Mode"), _only(headers, "Sec-Fetch-Dest")
+    return mode != "navigate" or place not in (None, "document")
+
+
+def _only(headers: CIMultiDictProxy[str], name: str) -> str | None:
+    """None: there is none; one that is there twice is none that we know."""
+    found = headers.getall(name, [])
+    return found[0] if len(found) == 1 else ", ".join(found) or None
+
+
+def _name(host: str | None) -> str:
+    """Without the port, which ssh -L changes."""
+    found = _HOST.fullmatch((host or "").lower())
+    return found[1] if found else ""

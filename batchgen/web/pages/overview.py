@@ -1,0 +1,73 @@
+"""How it goes: all experiments, and one."""
+
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from batchgen.display.commands import Commands
+from batchgen.display.status import (
+    GONE,
+    left_s,
+    moved_line,
+    outdated_line,
+    server_lines,
+    unknown_line,
+    waits_for,
+)
+from batchgen.display.steps import stale_lines
+from batchgen.jobs.experiments import ExperimentSummary
+from batchgen.jobs.status import Status, status_of
+from batchgen.web.shown import path
+from batchgen.web.view import View
+
+
+async def experiments(view: View, request: web.Request) -> web.StreamResponse:
+    """All of them; the only one, where there are no others."""
+    status = await view.pages.read(lambda store: status_of(store, view.config))
+    if len(status.experiments) == 1:
+        raise web.HTTPFound(path("e", status.experiments[0].name))
+    return view.frame.page(
+        request, "overview.html", title=view.frame.text(request)("experiments"),
+        command=("status",), section="experiments", status_=status,
+        notes=list(_notes(status, view.commands)),
+    )  # fmt: skip
+
+
+async def experiment(view: View, request: web.Request) -> web.StreamResponse:
+    """One of them, or a step of one (`demo/judge`)."""
+    name = request.match_info["name"]
+    status = await view.pages.read(lambda store: status_of(store, view.config, name))
+    [summary] = status.experiments
+    return view.frame.page(
+        request, "experiment.html", title=summary.name,
+        command=("status", "--experiment", name), experiment=name, section="overview",
+        status_=status, summary=summary, counts=summary.counts,
+        left_s=left_s(status, status.items_per_s) if summary.counts.open else None,
+        expected_usd=_expected_usd(summary), notes=list(_notes(status, view.commands)),
+        held={
+            one.id: waits_for(one, status.at_ms) if one.alive else GONE for one in status.workers
+        },
+    )  # fmt: skip
+
+
+def _expected_usd(summary: ExperimentSummary) -> float | None:
+    """What it will have cost in the end, if calls cost what they did; None: nothing is open, or
+    nothing is known. Of steps nobody knows how many rows there will be."""
+    counts = summary.counts
+    if summary.steps or not counts.open or not counts.cost_of_a_call:
+        return None
+    return counts.cost_usd + counts.open * counts.cost_of_a_call
+
+
+def _notes(status: Status, commands: Commands) -> Iterator[str]:
+    """What `status` says in words."""
+    if status.moved_to:
+        yield moved_line(status.moved_to)
+    if status.cost_note:
+        yield f"{status.cost_note}."
+    if status.unknown.calls:
+        yield unknown_line(status.unknown)
+    yield from (one.words for one in status.never_there)
+    yield from stale_lines(status, commands)
+    yield from (outdated_line(one, commands) for one in status.outdated.values())
+    yield from server_lines(status)

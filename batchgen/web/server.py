@@ -1,0 +1,183 @@
+"""The application: all routes, the port, start and end."""
+
+import errno
+import secrets
+import socket
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from batchgen.clock import own_ms
+from batchgen.config import Config
+from batchgen.display.commands import Commands
+from batchgen.errors import BatchgenError, StoreBusyError, UsageError
+from batchgen.store import open_store
+from batchgen.web.frame import VERSION, Frame
+from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers
+from batchgen.web.pages import files, overview, recipes, workers
+from batchgen.web.reader import open_reader
+from batchgen.web.tokens import kept_token
+from batchgen.web.view import View
+
+Page = Callable[[View, web.Request], Awaitable[web.StreamResponse]]
+
+# Names of experiments may have any characters: what is quoted in them is one part of the path.
+ROUTES: tuple[tuple[str, str, Page], ...] = (
+    ("GET", "/", overview.experiments),
+    ("GET", "/e/{name:[^/]+}", overview.experiment),
+    ("GET", "/workers", workers.workers),
+    ("POST", "/workers/{order:pause|resume|set|stop}", workers.order),
+    ("GET", "/recipes", recipes.recipes),
+    ("GET", "/recipes/compare", recipes.compared),
+    ("GET", "/recipes/{id:[0-9]+}", recipes.recipe),
+    ("GET", "/assets/{name}", files.asset),
+)
+
+_PORT = 8777
+_PORTS_TRIED = 100
+_SHUTDOWN_S = 0.3
+_LIVES_S = 10  # a page that nothing has changed is drawn anew so often: rates go down by themselves
+
+
+@asynccontextmanager
+async def serve(
+    config: Config,
+    *,
+    called: str,
+    commands: Commands,
+    port: int | None = None,
+    read_only: bool = False,
+    names: Collection[str] = (),
+    say: Callable[[str], None] = print,
+) -> AsyncIterator[str]:
+    """Serves the pages of the config's database on this machine while one is inside, where the link
+    is given, with its token.
+
+    `called` is how batchgen is called for this database, as a shell takes it, and `commands` what
+    its displays suggest. `port` None: the usual one, or the next that is free. `names` are other
+    names by which it may be called. `say` is told of orders, and of faults of our own. Raises
+    BatchgenError for a port that is taken, and as `read_store`.
+    """
+    async with AsyncExitStack() as stack:
+        pages = await stack.enter_async_context(open_reader(config.database, "reads for pages"))
+        scans = await stack.enter_async_context(open_reader(config.database, "scans for pages"))
+        store = None
+        if not read_only:
+            store = await stack.enter_async_context(open_store(config.database))
+        frame = Frame(str(config.database), called, read_only=read_only)
+        listening = _listen(port)
+        token, number = kept_token(config.database), listening.getsockname()[1]
+        view = View(config, pages, scans, store, frame, commands, say)
+        runner = web.AppRunner(
+            application(view, Guard(token, number, names)),
+            access_log=None,  # it would have the token
+            handle_signals=False,
+            shutdown_timeout=_SHUTDOWN_S,
+        )
+        stack.push_async_callback(runner.cleanup)
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+        yield f"http://127.0.0.1:{number}/?token={token}"
+
+
+def application(view: View, guard: Guard) -> web.Application:
+    app = web.Application(
+        middlewares=[_answering(view), _guarding(view, guard), _living(view)],
+        client_max_size=MOST_BYTES,
+    )
+    app.on_response_prepare.append(add_headers)
+    app.add_routes(web.route(method, place, _bound(page, view)) for method, place, page in ROUTES)
+    return app
+
+
+def _listen(port: int | None) -> socket.socket:
+    """On this machine only. Who is far away comes through ssh -L."""
+    ports = range(_PORT, _PORT + _PORTS_TRIED) if port is None else (port,)
+    for number in ports:
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", number))
+            listening.listen(128)
+        except OSError as exc:
+            listening.close()
+            if exc.errno != errno.EADDRINUSE:
+                raise BatchgenError(f"cannot listen on port {number}: {exc.strerror}.") from exc
+        else:
+            return listening
+    which = f"port {port} is" if port is not None else f"ports {_PORT} to {ports[-1]} are"
+    raise UsageError(f"{which} in use; choose another one.")
+
+
+def _bound(page: Page, view: View) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await page(view, request)
+
+    return handle
+
+
+def _answering(view: View) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """Each answer is a page, also of what went wrong."""
+    frame = view.frame
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        t = frame.text(request)
+        try:
+            return await handler(request)
+        except web.HTTPException as exc:
+            if exc.status < 400:
+                raise
+            status, words = exc.status, None
+        except BatchgenError as exc:
+            status, words = _status_of(exc, request), str(exc)
+        except Exception as exc:  # a bug: its story is for the terminal, and not for the page
+            story = "".join(traceback.format_tb(exc.__traceback__))
+            view.say(f"{story}error: {request.method} {request.path}: {exc!r}, please report it.")
+            status, words = 500, None
+        known = f"status_{status}" if status in (403, 404, 405, 413) else "status_other"
+        return frame.page(
+            request, "error.html", title=t(known, status=status), status=status, words=words
+        )
+
+    return answer
+
+
+def _status_of(exc: BatchgenError, request: web.Request) -> int:
+    if isinstance(exc, StoreBusyError):
+        return 503
+    if isinstance(exc, UsageError):
+        return 404 if request.method in ("GET", "HEAD") else 400
+    return 409
+
+
+def _guarding(view: View, guard: Guard) -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if guard.brings_token(request):
+            return guard.let_in(request)
+        if refused := guard.refusal(request):
+            return view.frame.refusal(request, refused.status, refused.text)
+        return await handler(request)
+
+    return check
+
+
+def _living(view: View) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """A page that is open asks for itself every two seconds, with the version that it has: it gets
+    nothing while that is what there is."""
+    began = secrets.token_hex(4)  # what the database counts begins anew with each connection
+
+    @web.middleware
+    async def live(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "GET":
+            mark = await view.pages.read(lambda store: store.change_mark())
+            version = f"{began}-{mark}-{own_ms() // (1000 * _LIVES_S)}"
+            if request.headers.get("Batchgen-Seen") == version:
+                return web.Response(status=204)
+            request[VERSION] = version
+        return await handler(request)
+
+    return live

@@ -1,0 +1,224 @@
+"""Who may ask: every rule, by a client that says of itself what a browser would."""
+
+import asyncio
+import io
+
+import aiohttp
+import pytest
+
+from batchgen.web.guard import MOST_BYTES
+from batchgen.web.server import ROUTES
+from tests.kits.page import Answer, Viewer, viewing
+from tests.kits.project import KEY, Project
+
+ORDERS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+SAID_BY_ALL = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "Server": "batchgen",
+}
+
+
+def places(viewer: Viewer) -> list[str]:
+    """A URL of each route, and what is none."""
+    known = {
+        "{name:[^/]+}": "default",
+        "{name}": "view.css",
+        "{id:[0-9]+}": "1",
+        "{order:pause|resume|set|stop}": "pause",
+    }
+    found = []
+    for _, place, _ in ROUTES:
+        for part, value in known.items():
+            place = place.replace(part, value)
+        assert "{" not in place, f"say here what stands for the parts of {place}"
+        found.append(place)
+    return [*dict.fromkeys(found), "/none", "/e/none"]
+
+
+def check_headers(answer: Answer) -> None:
+    assert {name: answer.headers.get(name) for name in SAID_BY_ALL} == SAID_BY_ALL
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
+async def test_it_is_called_by_a_name_of_this_machine_on_any_port(
+    viewer: Viewer, name: str
+) -> None:
+    for host in (name, f"{name}:{viewer.port}", f"{name}:8080"):
+        assert (await viewer.get("/e/default", {"Host": host})).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "localhost.", "0.0.0.0",
+     "127.0.0.1@evil.example", "evil.example:80@127.0.0.1", "127.0.0.2", "[::]", "::1", "", "[::1"],
+)  # fmt: skip
+async def test_by_no_other_name_is_anything_answered(viewer: Viewer, host: str) -> None:
+    for place in [*places(viewer), f"/?token={viewer.token}"]:
+        answer = await viewer.get(place, {"Host": host})
+        assert answer.status == 403
+        assert "Set-Cookie" not in answer.headers
+        check_headers(answer)
+        assert "default" not in answer.text.replace("default-src", "")
+
+
+async def test_two_names_are_none(viewer: Viewer) -> None:
+    for hosts in ("127.0.0.1", "evil.example"), ("evil.example", "127.0.0.1"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
+        lines = [f"Host: {host}\r\n" for host in hosts]
+        writer.write(f"GET /?token={viewer.token} HTTP/1.1\r\n{''.join(lines)}\r\n".encode())
+        status = await reader.readline()
+        assert status.split()[1] in (b"400", b"403")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_another_name_can_be_allowed(answered: Project) -> None:
+    async with viewing(answered, names=["GPU-box.lan"]) as viewer:
+        assert (await viewer.get("/e/default", {"Host": "gpu-box.lan:80"})).status == 200
+        assert (await viewer.get("/e/default", {"Host": "other.lan:80"})).status == 403
+
+
+async def test_without_the_token_there_is_nothing(viewer: Viewer) -> None:
+    cookie = f"batchgen-{viewer.port}"
+    wrong = [{}, {cookie: ""}, {cookie: "0" * 32}, {cookie: viewer.token[:-1]}, {cookie: "ü"},
+             {f"batchgen-{viewer.port + 1}": viewer.token}]  # fmt: skip
+    for cookies in wrong:
+        async with aiohttp.ClientSession() as stranger:
+            asking = Viewer(viewer.link, stranger, [])
+            held = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            for place in places(viewer):
+                answer = await asking.get(place, {"Cookie": held} if held else {})
+                assert answer.status == 401
+                check_headers(answer)
+            other = viewer.token[:-1] + ("1" if viewer.token[-1] == "0" else "0")
+            for token in ("", other, f"{viewer.token}0", "%C3%BC"):
+                assert (await asking.get(f"/?token={token}")).status == 401
+
+
+async def test_the_link_gives_a_cookie_and_leaves_no_token_in_the_address(viewer: Viewer) -> None:
+    for place, bare in [("/", "/"), ("/e/a%2Fb?x=%26&y=", "/e/a%2Fb?x=%26&y=")]:
+        mark = "&" if "?" in place else "?"
+        answer = await viewer.get(f"{place}{mark}token={viewer.token}")
+        assert (answer.status, answer.place) == (303, bare)
+        cookie = answer.headers["Set-Cookie"]
+        assert cookie.startswith(f"batchgen-{viewer.port}={viewer.token};")
+        assert {"HttpOnly", "Path=/", "SameSite=Lax"} <= set(cookie.split("; "))
+        check_headers(answer)
+
+
+@pytest.mark.parametrize(
+    "place", ["//evil.example/", "///evil.example", "/%5Cevil.example", "/\\x"]
+)
+async def test_the_link_leads_nowhere_else(viewer: Viewer, place: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
+    asked = f"GET {place}?token={viewer.token} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    writer.write(asked.encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+    for line in head:
+        if line.startswith("Location: "):
+            assert line[10] == "/"
+            assert line[11:12] not in ("/", "\\")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("method", ORDERS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-site"},  # another port of this machine
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin, same-origin"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:{port}"},
+        {"Sec-Fetch-Site": ""},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://localhost:{port}"},
+        {"Origin": "https://127.0.0.1:{port}"},
+        {"Origin": "http://127.0.0.1:{port}.evil.example"},
+        {"Referer": "http://127.0.0.1:{port}/"},
+    ],
+)
+async def test_only_our_own_pages_give_orders(
+    viewer: Viewer, method: str, headers: dict[str, str]
+) -> None:
+    said = {name: value.format(port=viewer.port) for name, value in headers.items()}
+    for place in places(viewer):
+        answer = await viewer.ask(method, place, headers=said)
+        assert answer.status == 403
+        check_headers(answer)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://127.0.0.1:{port}"}]
+)
+async def test_what_our_own_pages_send_comes_to_the_routes(
+    viewer: Viewer, headers: dict[str, str]
+) -> None:
+    said = {name: value.format(port=viewer.port) for name, value in headers.items()}
+    assert (await viewer.ask("POST", "/none", headers=said, data={"a": "b"})).status == 404
+    assert (await viewer.ask("POST", "/e/default", headers=said, data={"a": "b"})).status == 405
+    assert (await viewer.ask("DELETE", "/e/default", headers=said)).status == 405
+
+
+async def test_only_forms_and_json_are_read(viewer: Viewer) -> None:
+    own = {"Sec-Fetch-Site": "same-origin"}
+    for kind in ("text/plain", "multipart/form-data; boundary=x", "application/octet-stream"):
+        answer = await viewer.ask(
+            "POST", "/e/default", data=b"a=b", headers={**own, "Content-Type": kind}
+        )
+        assert answer.status == 415
+    json = {**own, "Content-Type": "application/json"}
+    assert (await viewer.ask("POST", "/e/default", data=b"{}", headers=json)).status == 405
+
+
+async def test_a_body_that_is_too_large_is_refused(viewer: Viewer) -> None:
+    own = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
+    body = io.BytesIO(b"x" * (MOST_BYTES + 1))
+    assert (await viewer.ask("POST", "/e/default", data=body, headers=own)).status == 413
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "something", "none, none"])
+async def test_other_sites_go_there_but_take_nothing(viewer: Viewer, site: str) -> None:
+    for mode, target in (
+        ("cors", "empty"), ("no-cors", "image"), ("no-cors", "script"),
+        ("navigate", "iframe"), ("navigate", "object"), ("websocket", ""),
+    ):  # fmt: skip
+        said = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": target}
+        for place in places(viewer):
+            assert (await viewer.get(place, said)).status == 403
+    visit = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert (await viewer.get("/e/default", visit)).status == 200
+
+
+async def test_our_own_pages_and_whoever_types_the_address_are_answered(viewer: Viewer) -> None:
+    for site in ("same-origin", "none"):
+        said = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
+        assert (await viewer.get("/e/default", said)).status == 200
+
+
+async def test_each_answer_says_what_a_browser_may_do_with_it(viewer: Viewer) -> None:
+    for place in places(viewer):
+        for method in ("GET", "HEAD"):
+            answer = await viewer.ask(method, place)
+            check_headers(answer)
+            is_kept = place.startswith("/assets/") and "?v=" in place
+            assert is_kept or answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_no_answer_has_a_secret(viewer: Viewer, answered: Project) -> None:
+    for place in places(viewer):
+        answer = await viewer.get(place)
+        for secret in (KEY, answered.base_url, viewer.token):
+            assert secret.encode() not in answer.body + str(dict(answer.headers)).encode()
