@@ -142,7 +142,7 @@ def _rest_of(details: ItemDetails) -> list[str]:
         lines += ["", "model and parameters:"]
         settings = {"endpoint": details.endpoint.name, **details.settings}
         lines += [_indent(f"{name}: {_pretty(value)}") for name, value in settings.items()]
-        for title, value in _prompt_parts(details.prompt):
+        for title, value in prompt_parts(details.prompt):
             lines += ["", f"{title}:", _indent(_pretty(value))]
     for number, call in enumerate(details.attempts, start=1):
         lines += ["", _call_line(number, call)]
@@ -156,11 +156,11 @@ def _rest_of(details: ItemDetails) -> list[str]:
 
 def prompt_text(prompt: ShownPrompt) -> str:
     """The prompt as it is sent, each of its messages after an empty line."""
-    return "\n".join(f"\n{title}:\n{_pretty(value)}" for title, value in _prompt_parts(prompt))
+    return "\n".join(f"\n{title}:\n{_pretty(value)}" for title, value in prompt_parts(prompt))
 
 
-def _prompt_parts(prompt: ShownPrompt) -> Iterator[tuple[str, Any]]:
-    """Messages by their roles, and what else there is by its name in the request."""
+def prompt_parts(prompt: ShownPrompt) -> Iterator[tuple[str, Any]]:
+    """What is sent: messages by their roles, and what else there is by its name in the request."""
     for name, value in prompt.members.items():
         if name == prompt.conversation and isinstance(value, list):
             for one in value:

@@ -11,7 +11,9 @@ retry          items that ended go back to pending; retry_stale: rows of steps, 
 reparse        stored answers parsed once more
 status         how it stands: what is shown of a run and of the whole database
 failures       what failed, grouped
-show           one item, with all that was sent and came back
+show           one item, with all that was sent and came back; item_page: as a page has it
+browse         rows of an experiment page by page: filtered, searched
+compare        what is different between two answers, or two values
 export         the finished rows as a file, also one that follows the work
 verify         the proof that a database is whole
 experiments    listed, renamed, deleted

@@ -194,6 +194,25 @@ async def details_of(
     return found
 
 
+class ChainPlaces(NamedTuple):
+    """Rows of an item's chains with their places in these, the first ones of each step; `left_out`
+    are how many more rows steps have, by their names and states."""
+
+    rows: list[tuple[ChainRow, StepPlace]]
+    left_out: Mapping[str, Counter[str]]
+
+
+async def chains_of_row(store: ReadStore, number: int, limit: int) -> ChainPlaces:
+    """Of a first step's row all rows of its chains, of another one those of the chain that it is
+    in; `limit` of each step."""
+    links = await store.links_of([number])
+    first = links[number].links[0].item_id if number in links else number
+    by_id = {one.id: one for one in await store.experiments()}
+    chosen = {number} if number in links else set[int]()
+    found = await _rows_of_chains(store, [first], by_id, None, chosen)
+    return ChainPlaces(*found.first_ones(limit))
+
+
 class _ChainRows(NamedTuple):
     """Rows of chains with their places in these; whether these are all that there are."""
 

@@ -5,7 +5,7 @@ one snapshot, and its docstring is its promise. Behind it:
 
     reading   the side of it that only reads       store     all of it
     values    what it is asked with, and what it answers      records   what is only read of it
-    chain_records   what is read of experiments with steps
+    chain_records   what is read of experiments with steps          page_records   of pages of rows
     keys      by what an item is known again
     failure_groups   which failures are of one kind
     trial     whose fault it is that nobody has been answered yet
@@ -29,17 +29,18 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure",
-    "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest", "Condemned",
-    "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord",
-    "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow", "Grant",
-    "Intake", "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "Moved", "NewRows",
-    "OrderChange", "Orders", "OtherRecipe", "Pace", "PackedItems", "ParseWatch", "ParserCount",
-    "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat",
-    "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
-    "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
-    "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
-    "open_store_if_there", "read_now", "read_store", "server_key", "server_keys",
+    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText", "Budget",
+    "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest",
+    "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment",
+    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse",
+    "FollowRow", "Grant", "Intake", "Listing", "LiveChains", "LiveFileRecord", "LivePage",
+    "MadeOf", "Moved", "NewRows", "Order", "OrderChange", "Orders", "OtherRecipe", "Pace",
+    "PackedItems", "PageRow", "ParseWatch", "ParserCount", "Parsers", "RandomRows", "ReadStore",
+    "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "ResultValue", "Sample", "Seat",
+    "Selection", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
+    "StoredAttempt", "StoredItem", "StoredParser", "Stretch", "Trial", "Twin", "UnknownCall",
+    "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts", "move_tables",
+    "open_store", "open_store_if_there", "read_now", "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -55,6 +56,17 @@ if TYPE_CHECKING:
     from batchgen.store.failure_groups import literal_parts
     from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
     from batchgen.store.moving import Moved, move_tables
+    from batchgen.store.page_records import (
+        AttemptText,
+        Listing,
+        Order,
+        PageRow,
+        RandomRows,
+        ResultValue,
+        Sample,
+        ShownAttempt,
+        Stretch,
+    )
     from batchgen.store.reading import ReadStore, read_now, read_store
     from batchgen.store.records import (
         AnswerDetails,
@@ -119,5 +131,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "store", "transactions.packed", "transactions.watch", "moving",
+        "chain_records", "page_records", "store", "transactions.packed", "transactions.watch",
+        "moving",
     )  # fmt: skip

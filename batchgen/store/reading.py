@@ -6,6 +6,7 @@ then.
 
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress
     from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
+    from batchgen.store.transactions.pages import Pages
     from batchgen.store.values import Selection
 
 T = TypeVar("T")
@@ -75,6 +77,13 @@ class ReadStore:
         self._db = database
         self.name = database.name  # for messages
         self.parsers: KnownParsers = KnownParsers(database)
+
+    @cached_property
+    def pages(self) -> "Pages":
+        """Its side that is browsed."""
+        from batchgen.store.transactions.pages import Pages  # here: few browse
+
+        return Pages(self._db)
 
     def warnings(self) -> list[str]:
         """What is to be known of the engine that keeps this database; none when all is well."""

@@ -416,6 +416,71 @@ PLANS = {
         "CORRELATED SCALAR SUBQUERY",
         "SEARCH p USING PRIMARY KEY (server=? AND recipe_id=?)",
     ],
+    # Browsing: the lists are those of one page, and of a few experiments.
+    "results_before": [
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+    ],
+    "results_after": [
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+    ],
+    "rows_after": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "LIST SUBQUERY",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+    ],
+    "rows_before": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "LIST SUBQUERY",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+    ],
+    "failed_after": [
+        "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "failed_before": [
+        "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id<?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "stale_before": ["SEARCH work USING INDEX work_stale (experiment_id=? AND item_id<?)"],
+    "waiting_after": ["SEARCH work USING INDEX work_waiting (experiment_id=? AND available_at>?)"],
+    "waiting_before": [
+        "SEARCH work USING INDEX work_waiting "
+        "(experiment_id=? AND available_at>? AND available_at<?)"
+    ],
+    "fresh_after": [
+        "SEARCH work USING INDEX work_fresh (experiment_id=? AND priority=? AND item_id>?)"
+    ],
+    "fresh_before": [
+        "SEARCH work USING INDEX work_fresh (experiment_id=? AND priority=? AND item_id<?)"
+    ],
+    "next_lower_priority": ["SEARCH work USING INDEX work_fresh (experiment_id=? AND priority<?)"],
+    "next_higher_priority": ["SEARCH work USING INDEX work_fresh (experiment_id=? AND priority>?)"],
+    "crashed_rows": ["SEARCH work USING INDEX work_crashed (experiment_id=?)"],
+    "running_rows": [
+        "SCAN k",
+        "SEARCH w USING INDEX work_claimed (worker_id=?)",
+        "LIST SUBQUERY",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
+    "rows_with_text": [
+        "SCAN chosen VIRTUAL TABLE INDEX 1:",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
+    "done_by_results": [
+        "SCAN chosen VIRTUAL TABLE INDEX 1:",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
     "append_attempt": [],
     "append_result": [],

@@ -1,6 +1,7 @@
 """The lines that an export has of an item's chains, and what is in them by name. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from batchgen.export.chains.line import ChainLine, parsed_value
@@ -9,7 +10,7 @@ from batchgen.export.lines import value_of
 from batchgen.items import State
 from batchgen.steps import Plan
 from batchgen.store import ChainRow
-from batchgen.where import NAMES
+from batchgen.where import NAMES, Where
 
 _STATES = {State.DONE: How.ENDED, State.FAILED: How.FAILED, State.STALE: How.STALE}
 
@@ -38,6 +39,32 @@ def line_of(item: ItemRows, plan: Plan, row: ChainRow, step: int | None) -> Chai
     whole = (*parts, *after)
     last = plan.steps[whole[-1].number].name if has_ended else None
     return ChainLine(plan, row.item_id, first.result, whole, parts[-1], ended=last)
+
+
+def lines_of(
+    plan: Plan, rows: Sequence[ChainRow], step: int | None, wanted: Collection[How]
+) -> Iterator[tuple[How, ChainLine | None]]:
+    """Of an item, whose rows these are: how each of its chains stands, or each row of a step; and
+    its line, if that is `wanted` and nothing in it is stale."""
+    item = ItemRows(plan, rows)
+    for how, row in ends_of(item, step):
+        line = None
+        if how in wanted and row is not None:
+            line = line_of(item, plan, row, step)
+            how = how if line else How.STALE
+        yield how, line
+
+
+def chosen_lines(
+    plan: Plan, rows: Sequence[ChainRow], step: str | None, states: Collection[State],
+    where: Where | None,
+) -> Iterator[ChainLine]:  # fmt: skip
+    """The lines for an item, whose rows these are, that an export has of chains, or of rows of a
+    step, in these states and for which a condition holds."""
+    number = None if step is None else plan.number_of(step)
+    for _, line in lines_of(plan, rows, number, {_STATES[state] for state in states}):
+        if line is not None and (where is None or where.holds(partial(value_by_name, line))):
+            yield line
 
 
 def names_in_lines(plan: Plan, step: str | None) -> tuple[str, ...]:

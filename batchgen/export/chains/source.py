@@ -8,8 +8,8 @@ from itertools import groupby, islice
 from batchgen.export.chains.content import ChainContent
 from batchgen.export.chains.formats import CHAIN_FORMATS, GROUPED
 from batchgen.export.chains.line import ChainLine
-from batchgen.export.chains.lines import ends_of, line_of, value_by_name
-from batchgen.export.chains.walk import How, ItemRows
+from batchgen.export.chains.lines import lines_of, value_by_name
+from batchgen.export.chains.walk import How
 from batchgen.export.files import Hashed
 from batchgen.export.request import ExportRequest, LeftOut, Progress, untold
 from batchgen.export.source import Source, read_details
@@ -101,12 +101,7 @@ class ChainLines(Source[ChainLine]):
         return new
 
     def _lines(self, rows: Sequence[ChainRow]) -> Iterator[ChainLine]:
-        item = ItemRows(self._plan, rows)
-        for how, row in ends_of(item, self._step):
-            line = None
-            if how in self._wanted and row is not None:
-                line = line_of(item, self._plan, row, self._step)
-                how = how if line else How.STALE
+        for how, line in lines_of(self._plan, rows, self._step, self._wanted):
             if line is None:
                 self._left_out[how.value] += 1
             elif self._format.needs_answer and self._has_no_answer(line):

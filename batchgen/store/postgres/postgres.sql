@@ -1304,6 +1304,203 @@ select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result
   from exports x join experiments e on e.id = x.experiment_id
  where x.machine = :this_machine order by x.experiment_id, x.path;
 
+------------------------------------------------------------------------------- pages
+
+-- name: results_before
+-- Rows that have ended, the newest first: of the results between two numbers those that are still their
+-- rows'.
+select r.seq, r.item_id, r.reason
+  from results r
+  join lateral (select experiment_id, state, result_seq from work
+                 where item_id = r.item_id offset 0) w on w.result_seq = r.seq
+ where r.seq > :after and r.seq < :before
+   and w.experiment_id = any(numbers(:experiment_ids))
+   and w.state = coalesce(:state, w.state) and w.state <> 'stale'
+ order by r.seq desc limit :limit;
+
+-- name: results_after
+-- The same, the oldest first.
+select r.seq, r.item_id, r.reason
+  from results r
+  join lateral (select experiment_id, state, result_seq from work
+                 where item_id = r.item_id offset 0) w on w.result_seq = r.seq
+ where r.seq > :after and r.seq < :before
+   and w.experiment_id = any(numbers(:experiment_ids))
+   and w.state = coalesce(:state, w.state) and w.state <> 'stale'
+ order by r.seq limit :limit;
+
+-- name: rows_after
+-- Rows between two numbers, in the order of the pool; in whatever state if none is named.
+select item_id, item_id, null as reason from work
+ where item_id > :after and item_id < :before
+   and experiment_id = any(numbers(:experiment_ids))
+   and state = coalesce(:state, state)
+ order by item_id limit :limit;
+
+-- name: rows_before
+-- The same backwards.
+select item_id, item_id, null as reason from work
+ where item_id > :after and item_id < :before
+   and experiment_id = any(numbers(:experiment_ids))
+   and state = coalesce(:state, state)
+ order by item_id desc limit :limit;
+
+-- name: failed_after
+-- Failed rows in the order of the pool, with their reasons.
+select w.item_id, r.reason
+  from work w
+  join lateral (select reason from results where seq = w.result_seq offset 0) r on true
+ where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
+ order by w.item_id limit :limit;
+
+-- name: failed_before
+-- The same backwards.
+select w.item_id, r.reason
+  from work w
+  join lateral (select reason from results where seq = w.result_seq offset 0) r on true
+ where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id < :before
+ order by w.item_id desc limit :limit;
+
+-- name: stale_before
+-- Stale rows against the order of the pool.
+select item_id from work
+ where state = 'stale' and experiment_id = :experiment_id and item_id < :before
+ order by item_id desc limit :limit;
+
+-- name: waiting_after
+-- Rows that are tried again at a time, the first that is due first.
+select available_at, item_id from work
+ where state = 'pending' and available_at is not null and experiment_id = :experiment_id
+   and (available_at, item_id) > (:at, :after)
+ order by available_at, item_id limit :limit;
+
+-- name: waiting_before
+-- The same backwards.
+select available_at, item_id from work
+ where state = 'pending' and available_at is not null and experiment_id = :experiment_id
+   and (available_at, item_id) < (:at, :before)
+ order by available_at desc, item_id desc limit :limit;
+
+-- name: fresh_after
+-- Rows of one priority that are claimed as they come in the pool.
+select item_id from work
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and -priority = -:priority::bigint and item_id > :after
+ order by item_id limit :limit;
+
+-- name: fresh_before
+-- The same backwards.
+select item_id from work
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and -priority = -:priority::bigint and item_id < :before
+ order by item_id desc limit :limit;
+
+-- name: next_lower_priority
+-- Of such rows; no row where there is none.
+select priority from work
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and -priority > -:priority::bigint
+ order by -priority limit 1;
+
+-- name: next_higher_priority
+-- The same upwards.
+select priority from work
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and -priority < -:priority::bigint
+ order by -priority desc limit 1;
+
+-- name: crashed_rows
+-- Those at which a worker died while the user's code had their answer: few, as each held a slot.
+select item_id from work
+ where state = 'pending' and crashes > 0 and (answer_seq is not null or runs_code = 1)
+   and available_at is null and experiment_id = :experiment_id
+ order by item_id limit :limit;
+
+-- name: running_rows
+-- As many as there are slots, at most.
+select w.item_id
+  from workers k
+  join lateral (select item_id, experiment_id from work
+                 where state = 'running' and worker_id = k.id offset 0) w on true
+ where w.experiment_id = any(numbers(:experiment_ids))
+ order by w.item_id limit :limit;
+
+-- name: rows_with_text
+-- Those of chosen rows that have a text in their id, input, answer, value or error, in the order of the
+-- list. `quoted` and `escaped` are how the text may stand in JSON. `:fold`: in whatever case.
+select w.item_id
+  from unnest(numbers(:ids)) with ordinality chosen (value, place)
+  join lateral (select * from work where item_id = chosen.value offset 0) w on true
+  join lateral (select input, custom_id from items where id = chosen.value offset 0) i on true
+  left join lateral (select * from results
+                      where seq = w.result_seq and w.state <> 'stale' offset 0) r on true
+  left join lateral (select response from attempts
+                      where seq = coalesce(r.attempt_seq, w.answer_seq) offset 0) a on true
+ where case when :fold::bigint = 1 then
+         strpos(lower(a.response), lower(:text)) > 0 or strpos(lower(i.input), lower(:quoted)) > 0
+         or strpos(lower(i.input), lower(:escaped)) > 0
+         or strpos(lower(i.custom_id), lower(:text)) > 0
+         or strpos(lower(r.parsed), lower(:quoted)) > 0 or strpos(lower(r.error), lower(:text)) > 0
+       else
+         strpos(a.response, :text) > 0 or strpos(i.input, :quoted) > 0
+         or strpos(i.input, :escaped) > 0 or strpos(i.custom_id, :text) > 0
+         or strpos(r.parsed, :quoted) > 0 or strpos(r.error, :text) > 0
+       end
+ order by chosen.place;
+
+-- name: page_rows
+-- Chosen rows as a table shows them, in the order of the list: the beginnings of their texts, and how
+-- long these are.
+select w.item_id as id, w.experiment_id, i.custom_id, i.sample, w.state, r.reason,
+       substr(r.error, 1, :chars::bigint::integer) as error,
+       substr(i.input, 1, :chars::bigint::integer) as input, octet_length(i.input) as input_bytes,
+       substr(a.response, 1, :chars::bigint::integer) as answer,
+       octet_length(a.response) as answer_bytes,
+       substr(coalesce(r.parsed, a.vector), 1, 4 * :chars::bigint::integer) as parsed,
+       octet_length(coalesce(r.parsed, a.vector)) as parsed_bytes,
+       w.tries, a.latency_ms, a.prompt_tokens, a.completion_tokens,
+       case when w.epoch = 1 then a.cost_usd
+            else (select sum(cost_usd) from attempts
+                   where item_id = w.item_id and outcome <> 'unknown') end
+       as cost_usd, r.finished_at, w.available_at, w.result_seq
+  from unnest(numbers(:ids)) with ordinality chosen (value, place)
+  join lateral (select * from work where item_id = chosen.value offset 0) w on true
+  join lateral (select custom_id, sample, input from items
+                 where id = chosen.value offset 0) i on true
+  left join lateral (select * from result_values
+                      where seq = w.result_seq and w.state <> 'stale' offset 0) r on true
+  left join lateral (select * from attempts
+                      where seq = coalesce(r.attempt_seq, w.answer_seq) offset 0) a on true
+ order by chosen.place;
+
+-- name: done_by_results
+-- Of chosen results those by which rows of an experiment are done, with these; in the order of the list.
+select r.seq, r.item_id
+  from unnest(numbers(:seqs)) with ordinality chosen (value, place)
+  join lateral (select seq, item_id from results where seq = chosen.value offset 0) r on true
+  join lateral (select experiment_id, state, result_seq from work
+                 where item_id = r.item_id offset 0) w on w.result_seq = r.seq
+ where w.state = 'done' and w.experiment_id = :experiment_id
+ order by chosen.place;
+
+-- name: shown_attempts
+-- The newest calls for an item, the last one first: the beginnings of their texts, and how long these
+-- are; with the server, where several have been asked.
+select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
+       a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens,
+       a.cached_tokens, a.reasoning_tokens, a.cost_usd,
+       substr(a.response, 1, :chars::bigint::integer) as response,
+       octet_length(a.response) as response_bytes,
+       substr(a.body, 1, :chars::bigint::integer) as body, octet_length(a.body) as body_bytes,
+       case when (select count(*) from servers) > 1 then s.name end as server
+  from (select * from attempts where item_id = :item_id) a
+  left join servers s on s.id = a.server_id
+ order by a.seq desc limit :limit;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window

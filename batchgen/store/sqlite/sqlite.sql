@@ -1128,6 +1128,185 @@ select item_id from new_item_keys where key = :key;
 select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result_seq
   from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
 
+------------------------------------------------------------------------------- pages
+
+-- name: results_before
+-- Rows that have ended, the newest first: of the results between two numbers those that are still their
+-- rows'.
+select r.seq, r.item_id, r.reason
+  from results r
+  cross join work w on w.item_id = r.item_id and w.result_seq = r.seq
+ where r.seq > :after and r.seq < :before
+   and w.experiment_id in (select value from json_each(:experiment_ids))
+   and w.state = coalesce(:state, w.state) and w.state <> 'stale'
+ order by r.seq desc limit :limit;
+
+-- name: results_after
+-- The same, the oldest first.
+select r.seq, r.item_id, r.reason
+  from results r
+  cross join work w on w.item_id = r.item_id and w.result_seq = r.seq
+ where r.seq > :after and r.seq < :before
+   and w.experiment_id in (select value from json_each(:experiment_ids))
+   and w.state = coalesce(:state, w.state) and w.state <> 'stale'
+ order by r.seq limit :limit;
+
+-- name: rows_after
+-- Rows between two numbers, in the order of the pool; in whatever state if none is named.
+select item_id, item_id, null as reason from work not indexed
+ where item_id > :after and item_id < :before
+   and experiment_id in (select value from json_each(:experiment_ids))
+   and state = coalesce(:state, state)
+ order by item_id limit :limit;
+
+-- name: rows_before
+-- The same backwards.
+select item_id, item_id, null as reason from work not indexed
+ where item_id > :after and item_id < :before
+   and experiment_id in (select value from json_each(:experiment_ids))
+   and state = coalesce(:state, state)
+ order by item_id desc limit :limit;
+
+-- name: failed_after
+-- Failed rows in the order of the pool, with their reasons.
+select w.item_id, r.reason
+  from work w indexed by work_failed cross join results r on r.seq = w.result_seq
+ where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
+ order by w.item_id limit :limit;
+
+-- name: failed_before
+-- The same backwards.
+select w.item_id, r.reason
+  from work w indexed by work_failed cross join results r on r.seq = w.result_seq
+ where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id < :before
+ order by w.item_id desc limit :limit;
+
+-- name: stale_before
+-- Stale rows against the order of the pool.
+select item_id from work indexed by work_stale
+ where state = 'stale' and experiment_id = :experiment_id and item_id < :before
+ order by item_id desc limit :limit;
+
+-- name: waiting_after
+-- Rows that are tried again at a time, the first that is due first.
+select available_at, item_id from work indexed by work_waiting
+ where state = 'pending' and available_at is not null and experiment_id = :experiment_id
+   and (available_at, item_id) > (:at, :after)
+ order by available_at, item_id limit :limit;
+
+-- name: waiting_before
+-- The same backwards.
+select available_at, item_id from work indexed by work_waiting
+ where state = 'pending' and available_at is not null and experiment_id = :experiment_id
+   and (available_at, item_id) < (:at, :before)
+ order by available_at desc, item_id desc limit :limit;
+
+-- name: fresh_after
+-- Rows of one priority that are claimed as they come in the pool.
+select item_id from work indexed by work_fresh
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and priority = :priority and item_id > :after
+ order by item_id limit :limit;
+
+-- name: fresh_before
+-- The same backwards.
+select item_id from work indexed by work_fresh
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and priority = :priority and item_id < :before
+ order by item_id desc limit :limit;
+
+-- name: next_lower_priority
+-- Of such rows; no row where there is none.
+select priority from work indexed by work_fresh
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and priority < :priority
+ order by priority desc limit 1;
+
+-- name: next_higher_priority
+-- The same upwards.
+select priority from work indexed by work_fresh
+ where state = 'pending' and available_at is null
+   and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   and experiment_id = :experiment_id and priority > :priority
+ order by priority limit 1;
+
+-- name: crashed_rows
+-- Those at which a worker died while the user's code had their answer: few, as each held a slot.
+select item_id from work indexed by work_crashed
+ where state = 'pending' and crashes > 0 and (answer_seq is not null or runs_code = 1)
+   and available_at is null and experiment_id = :experiment_id
+ order by item_id limit :limit;
+
+-- name: running_rows
+-- As many as there are slots, at most.
+select w.item_id
+  from workers k cross join work w indexed by work_claimed on w.worker_id = k.id
+ where w.state = 'running'
+   and w.experiment_id in (select value from json_each(:experiment_ids))
+ order by w.item_id limit :limit;
+
+-- name: rows_with_text
+-- Those of chosen rows that have a text in their id, input, answer, value or error, in the order of the
+-- list. `quoted` and `escaped` are how the text may stand in JSON. `:fold`: in whatever case.
+select w.item_id
+  from json_each(:ids) chosen
+  cross join work w on w.item_id = chosen.value
+  cross join items i on i.id = w.item_id
+  left join results r on r.seq = w.result_seq and w.state <> 'stale'
+  left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq)
+ where iif(:fold,
+           instr(lower(a.response), lower(:text)) or instr(lower(i.input), lower(:quoted))
+           or instr(lower(i.input), lower(:escaped)) or instr(lower(i.custom_id), lower(:text))
+           or instr(lower(r.parsed), lower(:quoted)) or instr(lower(r.error), lower(:text)),
+           instr(a.response, :text) or instr(i.input, :quoted) or instr(i.input, :escaped)
+           or instr(i.custom_id, :text) or instr(r.parsed, :quoted) or instr(r.error, :text));
+
+-- name: page_rows
+-- Chosen rows as a table shows them, in the order of the list: the beginnings of their texts, and how
+-- long these are. As blobs, since functions of texts end at U+0000; a character has 4 bytes at most.
+select w.item_id as id, w.experiment_id, i.custom_id, i.sample, w.state, r.reason,
+       substr(cast(r.error as blob), 1, 4 * :chars) as error,
+       substr(cast(i.input as blob), 1, 4 * :chars) as input,
+       length(cast(i.input as blob)) as input_bytes,
+       substr(cast(a.response as blob), 1, 4 * :chars) as answer,
+       length(cast(a.response as blob)) as answer_bytes,
+       substr(cast(coalesce(r.parsed, a.vector) as blob), 1, 16 * :chars) as parsed,
+       length(cast(coalesce(r.parsed, a.vector) as blob)) as parsed_bytes,
+       w.tries, a.latency_ms, a.prompt_tokens, a.completion_tokens,
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
+       as cost_usd, r.finished_at, w.available_at, w.result_seq
+  from json_each(:ids) chosen
+  cross join work w on w.item_id = chosen.value
+  cross join items i on i.id = w.item_id
+  left join result_values r on r.seq = w.result_seq and w.state <> 'stale'
+  left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
+
+-- name: done_by_results
+-- Of chosen results those by which rows of an experiment are done, with these; in the order of the list.
+select r.seq, r.item_id
+  from json_each(:seqs) chosen
+  cross join results r on r.seq = chosen.value
+  cross join work w on w.item_id = r.item_id and w.result_seq = r.seq
+ where w.state = 'done' and w.experiment_id = :experiment_id;
+
+-- name: shown_attempts
+-- The newest calls for an item, the last one first: the beginnings of their texts, and how long these
+-- are; with the server, where several have been asked. As blobs, as in page_rows.
+select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
+       a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens,
+       a.cached_tokens, a.reasoning_tokens, a.cost_usd,
+       substr(cast(a.response as blob), 1, 4 * :chars) as response,
+       length(cast(a.response as blob)) as response_bytes,
+       substr(cast(a.body as blob), 1, 4 * :chars) as body,
+       length(cast(a.body as blob)) as body_bytes,
+       iif((select count(*) from servers) > 1, s.name, null) as server
+  from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
+ order by a.seq desc limit :limit;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window

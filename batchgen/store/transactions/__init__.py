@@ -16,6 +16,7 @@ given is in store/transaction.py. What each promises is said where it is asked f
     plans        chains as a whole       refollow      rows followed by another plan
     admin        whole experiments       files         live files, exports
     look         how it goes             results, chain_rows         what export reads
+    pages        what is browsed           stretches, random_rows        the rows that it has
     verify       the proof
     rows         rows of statements as values
 

@@ -479,6 +479,34 @@ select * from item_results
  where id > :after and experiment_id = :experiment_id and state in ('done', 'failed')
  order by id limit :limit;
 
+------------------------------------------------------------------------------- pages
+
+-- name: attempt_text
+-- All that came back from a call.
+select item_id, outcome, error, response, body from attempts where seq = :seq;
+
+-- name: result_value
+-- What a row once ended with, whether or not it is its result now.
+select r.seq, r.item_id, r.state, r.reason, r.error, r.parsed, a.response, r.attempt_seq,
+       p.spec as parser, r.finished_at
+  from result_values r
+  left join attempts a on a.seq = r.attempt_seq
+  left join parsers p on p.id = r.parser_id
+ where r.seq = :seq;
+
+-- name: first_sample
+-- Of an item that has several; no row of an ordinary one.
+select coalesce(sample_of, id) from items where id = :item_id and sample is not null;
+
+-- name: samples_of_first
+-- With the first.
+select i.id, i.sample, w.state
+  from items i join work w on w.item_id = i.id where i.id = :first
+union all
+select i.id, i.sample, w.state
+  from items i join work w on w.item_id = i.id where i.sample_of = :first
+ order by 2;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: superseded_of_all

@@ -1,0 +1,131 @@
+"""One row with all that came of it, as a page has it: long texts are cut, and the rest is there as
+a file."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from batchgen.endpoints import ENDPOINTS, parts_beside_text
+from batchgen.errors import UsageError
+from batchgen.jobs.lookup import name_of_item
+from batchgen.jobs.sent import Sent, SentReader
+from batchgen.jobs.show import ShownPrompt, StepPlace, chains_of_row
+from batchgen.store import (
+    Experiment,
+    PageRow,
+    ReadStore,
+    Sample,
+    ShownAttempt,
+    StoredItem,
+)
+
+LISTED_ROWS = 20  # of each step
+_HIDDEN = "***"
+_OF_HEADERS = "extra_headers"
+
+
+class AttemptPage(Struct, frozen=True):
+    """A call. `reasoning`, `tool_calls` and `logprobs` are JSON text, by these names, in `beside`:
+    those that came with the answer, if its body is not too long."""
+
+    attempt: ShownAttempt
+    beside: Mapping[str, str]
+
+
+class ChainPart(Struct, frozen=True):
+    """A row of the item's chains: where it stands in these, and as a table shows it."""
+
+    place: StepPlace
+    row: PageRow
+
+
+class ItemPage(Struct, frozen=True):
+    """A row. `prompt` and `settings` are what is sent for it; or a `function` ends it without a
+    call, or there is a `problem` for which nothing can be sent. `name` is what `show` takes it by.
+    `chain` are rows of its chains, and `left_out` how many more there are, by step and state."""
+
+    item: StoredItem
+    experiment: Experiment
+    name: str
+    endpoint: str
+    prompt: ShownPrompt
+    settings: dict[str, Any]
+    function: str | None
+    problem: str | None
+    attempts: tuple[AttemptPage, ...]
+    samples: tuple[Sample, ...]
+    chain: tuple[ChainPart, ...] = ()
+    left_out: Mapping[str, Counter[str]] = {}
+
+    @property
+    def value(self) -> str | None:
+        """What the parser made of the answer, as JSON; None of a row that is not done."""
+        item = self.item
+        if item.state != "done":
+            return None
+        own = item.parsed
+        return json.dumps(item.response, ensure_ascii=False) if own is None else own
+
+    @property
+    def own_name(self) -> str:
+        """Of its experiment, without its step."""
+        step = self.experiment.step
+        whole = self.experiment.name
+        return whole.removesuffix(f"/{step}") if step and self.experiment.number else whole
+
+
+async def item_page(store: ReadStore, number: int) -> ItemPage:
+    """The row of this number. Raises UsageError where there is none."""
+    item = await store.item(number)
+    if item is None:
+        raise UsageError(f"there is no item {number}.")
+    by_name = {one.name: one for one in await store.experiments()}
+    experiment, sent, problem = by_name[item.experiment], None, None
+    try:
+        reader = SentReader(store)
+        sent = await reader.sent(item.experiment, item.id, item.recipe_id, item.input, item.sample)
+    except UsageError as exc:  # its template does not go with what is there
+        recipe = await store.recipe(item.recipe_id)
+        sent, problem = Sent({}, ENDPOINTS[recipe.endpoint]), str(exc)
+    prompt = ShownPrompt.of(sent.endpoint, sent.request)
+    rest = {name: one for name, one in sent.request.items() if name not in prompt.members}
+    attempts = [AttemptPage(one, _beside(one)) for one in await store.pages.attempts(number)]
+    chain, left_out = await _chain(store, experiment, number)
+    return ItemPage(
+        item, experiment, await name_of_item(store, number), sent.endpoint.name, prompt,
+        without_secrets(rest), sent.function, problem, tuple(attempts),
+        tuple(await store.pages.samples(number)), chain, left_out,
+    )  # fmt: skip
+
+
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a request as they may be shown: the values of headers are none of anybody's
+    business."""
+    shown = dict(settings)
+    headers = shown.get(_OF_HEADERS)
+    if headers is not None:
+        shown[_OF_HEADERS] = dict.fromkeys(headers, _HIDDEN) if isinstance(headers, dict) else (
+            _HIDDEN
+        )  # fmt: skip
+    return shown
+
+
+async def _chain(
+    store: ReadStore, experiment: Experiment, number: int
+) -> tuple[tuple[ChainPart, ...], Mapping[str, Counter[str]]]:
+    if experiment.step is None:
+        return (), {}
+    found = await chains_of_row(store, number, LISTED_ROWS)
+    rows = {row.id: row for row in await store.pages.rows([row.id for row, _ in found.rows])}
+    parts = (ChainPart(place, rows[row.id]) for row, place in found.rows if row.id in rows)
+    return tuple(parts), found.left_out
+
+
+def _beside(one: ShownAttempt) -> dict[str, str]:
+    if one.body is None or one.outcome != "answered":
+        return {}
+    is_whole = len(one.body.encode(errors="surrogatepass")) == one.body_bytes
+    return parts_beside_text(one.body) if is_whole else {}
