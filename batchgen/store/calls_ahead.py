@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from batchgen.items import Item, Outcome
 from batchgen.limits import NO_LIMITS, Allowance, Limits, Returned
-from batchgen.limits.ahead import AHEAD_MS, AskedAhead, tokens_of
+from batchgen.limits.ahead import AHEAD_MS, AllowedAhead, AskedAhead, tokens_of
 from batchgen.store.plan import Claim, claim_of
 from batchgen.store.returned import returned_of
 from batchgen.store.server_wants import ServerWant
@@ -59,8 +59,8 @@ class CallsAhead:
         return {key: one.going_back() for key, one in self._of.items() if one.calls > 0}
 
     def were_allowed(
-        self, wanted: Mapping[str, WantedAhead], allowed: Mapping[str, Allowance], asked_at: int,
-        epoch_ms: int,
+        self, wanted: Mapping[str, WantedAhead], allowed: Mapping[str, AllowedAhead],
+        asked_at: int, epoch_ms: int,
     ) -> None:  # fmt: skip
         """What was asked at that time; `epoch_ms` is when the clock of these times began."""
         for server, one in wanted.items():
@@ -109,7 +109,7 @@ class _Server:
         self._pause_until = 0  # of the longest one that was heard of
         self._asked = WantedAhead(AskedAhead(), NO_LIMITS, 1.0)
         self._asked_at = self._ask_again_at = 0
-        self._allowance = Allowance(0)
+        self._allowance = AllowedAhead(0)
         self._sent = 0  # since it was asked
         self._has_lost = False
 
@@ -134,8 +134,11 @@ class _Server:
             self._lose()
         self.wanted_calls, self.newly_sent = calls, 0
         since_ms = now - self._asked_at
-        tells = self._is_urgent or (self._returned != Returned() and since_ms >= AHEAD_MS)
-        may_ask = now >= self._ask_again_at or want.limits != self._asked.limits
+        is_late = self._returned != Returned() and since_ms >= self._allowance.for_ms
+        are_others = want.limits != self._asked.limits  # and those in hand may be too many for them
+        goes_back = are_others and self.calls > 0 and self._allowance.for_ms > AHEAD_MS
+        may_ask = now >= self._ask_again_at or are_others
+        tells = self._is_urgent or is_late or goes_back
         if not tells and not (calls > self.calls and may_ask):
             return None
         soon = ceil(self._sent * AHEAD_MS / max(since_ms, 1)) if calls else 0
@@ -145,12 +148,12 @@ class _Server:
         return replace(self._asked, asked=self._ask(0, 0))
 
     def was_allowed(
-        self, wanted: WantedAhead, allowed: Allowance, asked_at: int, epoch_ms: int
+        self, wanted: WantedAhead, allowed: AllowedAhead, asked_at: int, epoch_ms: int
     ) -> None:
         """What was told is told, and what was in hand has gone back."""
         self.calls = allowed.calls
         self._tokens = tokens_of(allowed.calls, wanted.limits, wanted.call_tokens)
-        self._until = asked_at + AHEAD_MS
+        self._until = asked_at + allowed.for_ms
         self._returned = Returned()
         self._is_urgent = self._has_lost = False
         self._asked, self._asked_at = wanted, asked_at

@@ -11,15 +11,14 @@ import pytest
 
 from batchgen.database_address import PostgresAddress
 from batchgen.items import Done, Outcome
-from batchgen.limits import Limits
-from batchgen.limits.ahead import AHEAD_MS
+from batchgen.limits import Limits, ahead
+from batchgen.limits.ahead import LONGEST_MS
 from batchgen.store import (
     ClaimRequest,
     Seat,
     ServerWant,
     Store,
     Trial,
-    calls_ahead,
     open_store,
 )
 from batchgen.store.postgres.connection import open_database
@@ -79,8 +78,8 @@ async def test_workers_beside_each_other_never_pass_the_limit(crew: list[Seat], 
 async def test_who_has_calls_in_hand_waits_for_nobody_who_has_the_limits(
     crew: list[Seat], postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls_ahead, "AHEAD_MS", 60_000)  # on a machine however slow
-    limits, seat = Limits(60_000), crew[0]
+    monkeypatch.setattr(ahead, "LONGEST_MS", 60_000)  # on a machine however slow
+    limits, seat = Limits(10**9), crew[0]
     for _ in range(2):
         await seat.exchange([], want(5, limits))
     begun, may_end = threading.Event(), threading.Event()
@@ -137,7 +136,7 @@ async def test_what_a_call_used_is_settled_by_who_made_it(
     limits = Limits(tpm=60_000)
     (item,) = (await first.exchange([], want(1, limits))).items
     before = read_shared_rate(table.transaction, SERVER).tokens
-    await asyncio.sleep(AHEAD_MS / 1000)  # it is about the time that passes
+    await asyncio.sleep(LONGEST_MS / 1000)  # it is about the time that passes
     done = Outcome(item, (answered(),), Done())  # 10 in, 20 out
     await first.exchange([done], want(0, limits))
     after = read_shared_rate(table.transaction, SERVER).tokens

@@ -7,8 +7,8 @@ import pytest
 
 from batchgen.database_address import PostgresAddress
 from batchgen.items import Done, Item, Outcome
-from batchgen.limits import Limits, Told
-from batchgen.store import ClaimRequest, Seat, ServerWant, Trial, calls_ahead, open_store
+from batchgen.limits import Limits, Told, ahead
+from batchgen.store import ClaimRequest, Seat, ServerWant, Trial, open_store
 from batchgen.store.postgres.pipeline import Pipeline
 from tests.kits.table import SERVER, Table, answered, open_table
 
@@ -84,9 +84,9 @@ async def test_a_limit_costs_an_exchange_nothing_while_calls_are_in_hand(
     table: Table, postgres: PostgresAddress, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one wait when they are taken."""
-    monkeypatch.setattr(calls_ahead, "AHEAD_MS", 60_000)
+    monkeypatch.setattr(ahead, "LONGEST_MS", 60_000)
     table.enqueue(*range(50))
-    limits = Limits(rpm=600_000)
+    limits = Limits(rpm=10**9)
     want = ClaimRequest((ServerWant(SERVER, 3, limits, trial=KNOWN),), (1,))
     async with open_store(postgres) as store, store.seat(6, 60, max_crashes=3) as seat:
         assert await steady(seat, waits, want) == [1, 1]

@@ -7,8 +7,7 @@ goes with the worker. The arithmetic is in limits/ahead.py.
 
 from collections.abc import Callable, Mapping
 
-from batchgen.limits import Allowance
-from batchgen.limits.ahead import Out, take_ahead
+from batchgen.limits.ahead import AllowedAhead, Out, take_ahead
 from batchgen.store.calls_ahead import WantedAhead
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import rows_of
@@ -17,7 +16,7 @@ from batchgen.store.transactions.shared_rates import read_shared_rate, write_sha
 
 def take_calls_ahead(
     db: Transaction, worker_id: int, wanted: Mapping[str, WantedAhead], clock: Callable[[], int]
-) -> dict[str, Allowance]:
+) -> dict[str, AllowedAhead]:
     """By server, what of it is allowed. The time is looked at when nobody else can take any."""
     db.lock("rates", sorted(wanted))
     return {server: _take(db, worker_id, server, one, clock) for server, one in wanted.items()}
@@ -25,7 +24,7 @@ def take_calls_ahead(
 
 def _take(
     db: Transaction, worker_id: int, server: str, wanted: WantedAhead, clock: Callable[[], int]
-) -> Allowance:
+) -> AllowedAhead:
     found = rows_of(db, "calls_ahead", Out, {"server": server})
     before = read_shared_rate(db, server)
     out, asked = list(found), wanted.asked
