@@ -23,8 +23,6 @@ from batchgen.store import (
 )
 
 LISTED_ROWS = 20  # of each step
-_HIDDEN = "***"
-_OF_HEADERS = "extra_headers"
 
 
 class AttemptPage(Struct, frozen=True):
@@ -43,9 +41,10 @@ class ChainPart(Struct, frozen=True):
 
 
 class ItemPage(Struct, frozen=True):
-    """A row. `prompt` and `settings` are what is sent for it; or a `function` ends it without a
-    call, or there is a `problem` for which nothing can be sent. `name` is what `show` takes it by.
-    `chain` are rows of its chains, and `left_out` how many more there are, by step and state."""
+    """A row. `prompt` and `settings` are what is sent for it, and may have secrets; or a `function`
+    ends it without a call, or there is a `problem` for which nothing can be sent. `name` is what
+    `show` takes it by. `chain` are rows of its chains, and `left_out` how many more there are, by
+    step and state."""
 
     item: StoredItem
     experiment: Experiment
@@ -96,21 +95,9 @@ async def item_page(store: ReadStore, number: int) -> ItemPage:
     chain, left_out = await _chain(store, experiment, number)
     return ItemPage(
         item, experiment, await name_of_item(store, number), sent.endpoint.name, prompt,
-        without_secrets(rest), sent.function, problem, tuple(attempts),
+        rest, sent.function, problem, tuple(attempts),
         tuple(await store.pages.samples(number)), chain, left_out,
     )  # fmt: skip
-
-
-def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a request as they may be shown: the values of headers are none of anybody's
-    business."""
-    shown = dict(settings)
-    headers = shown.get(_OF_HEADERS)
-    if headers is not None:
-        shown[_OF_HEADERS] = dict.fromkeys(headers, _HIDDEN) if isinstance(headers, dict) else (
-            _HIDDEN
-        )  # fmt: skip
-    return shown
 
 
 async def _chain(

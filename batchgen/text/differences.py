@@ -17,6 +17,7 @@ _MOST_PLACES = 2000
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W{_IDEOGRAPH}]+|\s+|.", re.DOTALL)
+_HAS_WORD = re.compile(r"\w")
 _SENTENCE = re.compile(r".*?(?:\n+|[.!?](?=\s)\s*|[。！？；…]+\s*|$)", re.DOTALL)
 
 
@@ -149,10 +150,15 @@ def _blocks(
 
 
 def _joined(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Neighbours of one kind are one piece; what is gone stands before what has come."""
+    """Neighbours of one kind are one piece; what is gone stands before what has come. A space or a
+    sign between two words that were both replaced is no place where the texts are the same."""
     gone, come, same = "", "", ""
-    for piece in pieces:
+    for n, piece in enumerate(pieces):
         if piece.kind is Kind.SAME:
+            is_between = gone and come and not _HAS_WORD.search(piece.text)
+            if is_between and _goes_on(pieces[n + 1 : n + 3]):
+                gone, come = gone + piece.text, come + piece.text
+                continue
             yield from _changed([gone] if gone else [], [come] if come else [])
             gone, come, same = "", "", same + piece.text
             continue
@@ -166,3 +172,8 @@ def _joined(pieces: Sequence[Piece]) -> Iterator[Piece]:
     yield from _changed([gone] if gone else [], [come] if come else [])
     if same:
         yield Piece(Kind.SAME, same)
+
+
+def _goes_on(following: Sequence[Piece]) -> bool:
+    """Whether a replacement follows."""
+    return [piece.kind for piece in following] == [Kind.GONE, Kind.NEW]

@@ -17,11 +17,11 @@ from batchgen.web.language import LANGUAGES, Text, preferred, read_texts, texts_
 # Key of its name, and its URL.
 PAGES = (("experiments", "/"), ("workers", "/workers"), ("recipes", "/recipes"))
 # Of an experiment: key of its name, and the last part of its URL.
-EXPERIMENT_PAGES = (("overview", None),)
+EXPERIMENT_PAGES = (("overview", None), ("items", "items"))
 
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
 _LANGUAGE_COOKIE = "batchgen-language"
-_FILTERS = ("cost", "duration", "line", "marked", "moment", "number", "seconds", "size")
+_FILTERS = ("cost", "duration", "in_bytes", "line", "marked", "moment", "number", "seconds", "size")
 _NOTICES_KEPT = 100
 
 

@@ -9,8 +9,10 @@ from batchgen.clock import timestamp
 from batchgen.display.status import duration
 from batchgen.display.visible import pieces, visible, visible_line
 
-__all__ = ["cost", "duration", "finalize", "line", "marked", "moment", "number", "path", "percent",
-           "seconds", "size"]  # fmt: skip
+__all__ = [
+    "cost", "duration", "finalize", "in_bytes", "line", "marked", "moment", "number", "path",
+    "percent", "seconds", "size",
+]  # fmt: skip
 
 
 def finalize(value: object) -> object:
@@ -54,6 +56,13 @@ def size(characters: int) -> str:
     if characters < 10_000:
         return f"{characters:,}"
     return f"{characters / 1e3:,.1f} k" if characters < 1e6 else f"{characters / 1e6:,.1f} M"
+
+
+def in_bytes(n: int) -> str:
+    """120 bytes, 12.3 kB, 1.2 MB."""
+    if n < 1000:
+        return f"{n:,} bytes"
+    return f"{n / 1e3:,.1f} kB" if n < 1e6 else f"{n / 1e6:,.1f} MB"
 
 
 def moment(at_ms: int) -> Markup:

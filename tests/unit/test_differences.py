@@ -30,6 +30,7 @@ def marked(old: str, new: str) -> str:
         ("今天天气很好。", "今天天气不好。", "今天天气[-很-]{+不+}好。"),
         ("我喜欢 Python。", "我喜欢 Rust。", "我喜欢 [-Python-]{+Rust+}。"),
         ("ありがとう", "ありがたい", "ありが[-とう-]{+たい+}"),
+        ("one two, three", "four five, six", "[-one two, three-]{+four five, six+}"),
         ("a\nb\nc\n", "a\nc\n", "a\n[-b\n-]c\n"),
     ],
 )

@@ -1,0 +1,258 @@
+"""Rows of an experiment: a table of them, by what the URL asks for, and the ways from one to the
+next."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+from msgspec import Struct
+
+from batchgen.errors import UsageError
+from batchgen.items import Reason, State
+from batchgen.jobs.browse import BUDGET_S, Shown, Wanted, browse, neighbour
+from batchgen.store import Order, PageRow
+from batchgen.web.reader import Reader
+from batchgen.web.shown import path
+from batchgen.web.view import View
+
+_QUICK_S = 0.04  # for what an index finds
+_MOST_COLUMNS = 6
+# A member of an object, with its value if that is no list and no object.
+_MEMBER = re.compile(
+    r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*("(?:[^"\\]|\\.)*(?:"|\\?$)|[^\s",{}\[\]]+)\s*,?\s*'
+)
+
+
+class Line(Struct, frozen=True):
+    """A row of the table. `values` are those of the columns, where it has any; else there is the
+    `answer`."""
+
+    row: PageRow
+    url: str
+    step: str | None
+    given: str
+    values: tuple[str, ...] | None
+
+
+class Tab(Struct, frozen=True):
+    """A link to rows of a state (its key); `n` of them."""
+
+    key: str
+    n: int
+    url: str
+    is_here: bool
+
+
+async def items(view: View, request: web.Request) -> web.StreamResponse:
+    name, query = request.match_info["name"], request.query
+    t = view.frame.text(request)
+    problem, found, wanted = None, None, Wanted(name)
+    try:
+        wanted = wanted_of(name, query)
+        reader, budget_s = _reader(view, wanted)
+        found = await reader.read(
+            lambda store: browse(
+                store, wanted, after=query.get("after"), before=query.get("before"),
+                budget_s=budget_s,
+            )
+        )  # fmt: skip
+    except UsageError as exc:
+        problem = exc
+        counted = await view.pages.read(
+            lambda store: browse(store, Wanted(name), limit=1, budget_s=0)
+        )
+    else:
+        counted = found
+    looked_at = _number(query.get("looked")) + (found.looked_at if found else 0)
+    columns = _columns(found.rows) if found else ()
+    return view.frame.page(
+        request, "items.html", title=name, experiment=name, section="items",
+        status=400 if problem else 200, command=_export(wanted), search=_search(wanted),
+        wanted=wanted, given=_given(query), problem=problem, found=found, columns=columns,
+        lines=_lines(found, wanted, columns) if found else (),
+        tabs=_tabs(name, wanted, query, counted), steps=list(dict.fromkeys(counted.steps.values())),
+        reasons=[(one.value, counted.counts.reasons[one.value]) for one in Reason
+                 if counted.counts.reasons[one.value]],
+        previous=_page(name, query, before=found.previous) if found and found.previous else None,
+        next=_next(name, query, found, looked_at) if found else None,
+        first=_page(name, query) if query.get("after") or query.get("before") else None,
+        looked_at=looked_at, is_searched=wanted.is_searched,
+        is_live=not wanted.is_searched and not query.get("after") and not query.get("before"),
+        state_names={one.value: t(one.value) for one in State},
+        orders=[(one.value, t(f"order_{one.value}")) for one in Order],
+    )  # fmt: skip
+
+
+async def step_to(view: View, request: web.Request) -> web.StreamResponse:
+    """From the row at a place (`at`) to the next one that is wanted, or to the one before."""
+    name, query = request.match_info["name"], request.query
+    wanted, back = wanted_of(name, query), request.match_info["way"] == "previous"
+    reader, budget_s = _reader(view, wanted)
+    at = query.get("at", "")
+    found = await reader.read(
+        lambda store: neighbour(store, wanted, at, back=back, budget_s=budget_s)
+    )
+    if found.row is not None:
+        kept = {**_given(query), "e": name, "at": found.place}
+        raise web.HTTPFound(path("items", found.row, **kept))
+    t = view.frame.text(request)
+    if found.place is not None:
+        side = {"before": found.place} if back else {"after": found.place}
+        return view.frame.lead(_page(name, query, **side), t("none_near"))
+    side = {"before": at} if not back else {"after": at}
+    return view.frame.lead(_page(name, query, **side), t("none_before" if back else "none_after"))
+
+
+def wanted_of(name: str, query: Mapping[str, str]) -> Wanted:
+    """Raises UsageError for what cannot be."""
+    given = _given(query)
+    state = _one_of("state", State, given.get("state"))
+    usual = Order.POOL if state is State.FAILED else Order.NEWEST
+    reason = _one_of("reason", Reason, given.get("reason"))
+    return Wanted(
+        name, given.get("step"), state, reason and reason.value, given.get("where"),
+        given.get("q"), _one_of("order", Order, given.get("order")) or usual,
+    )  # fmt: skip
+
+
+def _one_of(name: str, kinds: Any, given: str | None) -> Any:
+    if given is None:
+        return None
+    try:
+        return kinds(given)
+    except ValueError:
+        known = ", ".join(kinds)
+        raise UsageError(f"{name}: there is no {given[:60]!r}; there is: {known}.") from None
+
+
+def _given(query: Mapping[str, str]) -> dict[str, str]:
+    """What is wanted, as the URL has it, without what is empty in a form."""
+    names = ("step", "state", "reason", "where", "q", "order")
+    return {name: one for name in names if (one := query.get(name, "").strip())}
+
+
+def _reader(view: View, wanted: Wanted) -> tuple[Reader, float]:
+    return (view.scans, BUDGET_S) if wanted.is_searched else (view.pages, _QUICK_S)
+
+
+def _page(name: str, query: Mapping[str, str], **place: object) -> str:
+    return path("e", name, "items", **_given(query), **place)
+
+
+def _next(name: str, query: Mapping[str, str], found: Shown, looked_at: int) -> str | None:
+    if found.next is None:
+        return None
+    return _page(name, query, after=found.next, looked=looked_at if found.is_cut else None)
+
+
+def _number(text: str | None) -> int:
+    is_one = text is not None and text.isascii() and text.isdecimal() and len(text) < 16
+    return int(text) if text and is_one else 0
+
+
+def _tabs(name: str, wanted: Wanted, query: Mapping[str, str], found: Shown) -> list[Tab]:
+    counts, kept = found.counts, {"step": wanted.step, "order": query.get("order") or None}
+    there: list[tuple[str, str | None, int]] = [("all_rows", None, counts.total)]
+    there += [(one.value, one.value, getattr(counts, one.value)) for one in State]
+    order = kept["order"] or ("pool" if wanted.order is Order.POOL and not wanted.state else None)
+    return [
+        Tab(key, n, path("e", name, "items", step=wanted.step, state=state,
+                         order=order if state in (None, "done") else None),
+            wanted.state == state)
+        for key, state, n in there
+        if n or state in (None, "done", wanted.state)
+    ]  # fmt: skip
+
+
+def _export(wanted: Wanted) -> list[str]:
+    """The command that has these rows."""
+    if wanted.state in (State.PENDING, State.RUNNING, State.STALE):
+        return ["status", "--experiment", wanted.experiment]
+    words = ["export", "--experiment", wanted.experiment]
+    words += ["--step", wanted.step] if wanted.step else []
+    if wanted.state is State.FAILED or wanted.reason:
+        words += ["--failed"]
+    elif wanted.state is None:
+        words += ["--all"]
+    words += ["--where", wanted.where] if wanted.where else []
+    return [*words, "-o", "-"] if wanted.text else words
+
+
+def _search(wanted: Wanted) -> list[str]:
+    """What lines of the export are looked through with, where a text is wanted."""
+    return ["grep", "-iF", "--", json.dumps(wanted.text, ensure_ascii=False)[1:-1]] if (
+        wanted.text
+    ) else []  # fmt: skip
+
+
+# The table
+
+
+def _lines(found: Shown, wanted: Wanted, columns: Sequence[str]) -> list[Line]:
+    names = found.steps if wanted.step is None and len(found.steps) > 1 else {}
+    kept = {
+        "e": wanted.experiment, "step": wanted.step, "state": wanted.state, "reason": wanted.reason,
+        "where": wanted.where, "q": wanted.text, "order": wanted.order.value,
+    }  # fmt: skip
+    return [
+        Line(row, path("items", row.id, **kept, at=place), names.get(row.experiment_id),
+             _given_text(row), _values(row, columns))
+        for row, place in zip(found.rows, found.places, strict=True)
+    ]  # fmt: skip
+
+
+def _given_text(row: PageRow) -> str:
+    """The input, of which only the beginning may be there: its values, if it is a flat object."""
+    values, place = list[str](), 1
+    while row.input[:1] == "{" and (found := _MEMBER.match(row.input, place)):
+        place = found.end()
+        if found[1] != "id":  # it stands beside it
+            values.append(_unquoted(found[2]))
+    is_flat = row.input[place:].strip() in ("", "}")
+    return " · ".join(values) if values and is_flat else row.input
+
+
+def _unquoted(value: str) -> str:
+    """A text whose end may be missing; another value as it is."""
+    if value[:1] != '"':
+        return value
+    text = _json(value)
+    if text is None:  # cut off, perhaps in the middle of an escape
+        text = _json(re.sub(r"\\(u[0-9a-fA-F]{0,3})?$", "", value) + '"')
+    return text if isinstance(text, str) else value
+
+
+def _columns(rows: Sequence[PageRow]) -> tuple[str, ...]:
+    """The fields of the values that are objects, as far as there is room."""
+    seen = Counter[str]()
+    for row in rows:
+        value = _object(row)
+        seen.update(value.keys() if value else ())
+    common = {name for name, _ in seen.most_common(_MOST_COLUMNS)}
+    return tuple(name for name in seen if name in common)
+
+
+def _values(row: PageRow, columns: Sequence[str]) -> tuple[str, ...] | None:
+    value = _object(row)
+    if value is None or not columns:
+        return None
+    return tuple(_text(value[name]) if name in value else "" for name in columns)
+
+
+def _object(row: PageRow) -> dict[str, Any] | None:
+    value = _json(row.parsed) if row.is_parsed_whole and row.parsed else None
+    return value if isinstance(value, dict) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

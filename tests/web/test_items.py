@@ -1,0 +1,256 @@
+"""Rows of an experiment as a table, and one of them with all that came of it."""
+
+import html
+import json
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.page import Answer, Viewer, viewing
+from tests.kits.project import KEY, Project
+
+LONG = "0123456789" * 20_000
+
+
+def said(n: int) -> Behaviour:
+    if n == 7:
+        return Behaviour.ok("no JSON")
+    return Behaviour.ok(json.dumps({"label": "odd" if n % 2 else "even", "score": n}))
+
+
+@pytest.fixture
+async def labelled(project: Project, simulator: Simulator) -> Project:
+    """Items 0 to 59, as `said`; 7 fails. Item 3 is answered at the second try."""
+    for n in range(60):
+        tries = [Behaviour.error(500, message="it broke"), said(n)] if n == 3 else [said(n)]
+        simulator.script(f"Say w{n:03}", *tries)
+    project.config("parser: json\nwork: {retry_wait_s: 0.01}\n")
+    project.pool({"word": f"w{n:03}", "id": f"id-{n}"} for n in range(60))
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 3
+    return project
+
+
+@pytest.fixture
+async def rows(labelled: Project) -> AsyncIterator[Viewer]:
+    async with viewing(labelled) as made:
+        yield made
+        assert made.said == []
+
+
+def ids(answer: Answer) -> list[str]:
+    return re.findall(r'<th scope="row"><a [^>]*>([^<]*)</a>', answer.text)
+
+
+def link(answer: Answer, attributes: str) -> str:
+    found = re.search(rf'<a href="([^"]*)"[^>]*{attributes}', answer.text)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+async def test_a_table_has_the_fields_of_the_values_as_columns(rows: Viewer) -> None:
+    answer = await rows.get("/e/default/items")
+    assert answer.status == 200
+    assert len(ids(answer)) == 50
+    assert ids(answer)[0] in ("id-59", "id-3")
+    for text in (">label<", ">score<", ">even<", ">w058<", "batchgen export --experiment default"):
+        assert text in answer.text
+    second = await rows.get(link(answer, 'rel="next"'))
+    assert len(ids(second)) == 10
+    back = await rows.get(link(second, 'rel="prev"'))
+    assert ids(back) == ids(answer)
+
+
+CHOSEN = [
+    ("state=failed", ["id-7"], "export --experiment default --failed"),
+    ("where=parsed.score+%3E+57&state=done", ["id-59", "id-58"],
+     "export --experiment default --where 'parsed.score &gt; 57'"),
+    ("q=W058", ["id-58"], "grep -iF -- W058"),
+    ("order=pool&where=parsed.score+%3C+2", ["id-0", "id-1"], "--all --where"),
+    ("state=pending", [], "status --experiment default"),
+    ("reason=parse", ["id-7"], "--failed"),
+]  # fmt: skip
+REFUSED = [
+    ("where=parsed.", "where: column"),
+    ("where=__import__('os')", "nothing can be called here"),
+    ("state=nowhere", "there is no &#39;nowhere&#39;"),
+    ("after=x", "is no place in this list"),
+    ("step=none", "has no step"),
+    ("state=pending&where=parsed+==+1", "about what came of a row"),
+]
+
+
+async def test_rows_are_chosen_by_the_address_and_the_command_is_told(rows: Viewer) -> None:
+    for query, expected, command in CHOSEN:
+        answer = await rows.get(f"/e/default/items?{query}")
+        assert (answer.status, ids(answer)) == (200, expected), query
+        assert command in answer.text.replace("&#39;", "'")
+
+
+async def test_what_cannot_be_is_told_beside_the_form(rows: Viewer) -> None:
+    for query, text in REFUSED:
+        answer = await rows.get(f"/e/default/items?{query}")
+        assert answer.status == 400, query
+        assert text in answer.text
+        assert "<form" in answer.text
+
+
+async def test_an_experiment_that_is_not_there_is_no_page(rows: Viewer) -> None:
+    assert (await rows.get("/e/none/items")).status == 404
+    for place in ("/items/999", "/items/99999999999999999999", "/items/1/attempts/999/raw",
+                  "/items/2/attempts/1/raw", "/items/999/diff"):  # fmt: skip
+        assert (await rows.get(place)).status == 404
+
+
+async def test_a_row_leads_to_its_neighbours_within_the_filter(rows: Viewer) -> None:
+    listed = await rows.get("/e/default/items?where=parsed.score+%3E+56&order=pool")
+    assert ids(listed) == ["id-57", "id-58", "id-59"]
+    first = await rows.get(row_link(listed, 0))
+    assert "Item 58" in first.text
+    second = await rows.get(link(first, 'rel="next"'))
+    assert second.status == 302
+    assert urlsplit(second.place).path == "/items/59"
+    assert parse_qs(urlsplit(second.place).query)["where"] == ["parsed.score > 56"]
+    third = await rows.get(link(await rows.get(second.place), 'rel="next"'))
+    assert urlsplit(third.place).path == "/items/60"
+    end = await rows.get(link(await rows.get(third.place), 'rel="next"'))
+    assert (end.status, urlsplit(end.place).path) == (303, "/e/default/items")
+    assert "the last one in this list" in (await rows.get(end.place)).text
+    back = await rows.get(link(first, 'rel="prev"'))
+    assert "the first one in this list" in (await rows.get(back.place)).text
+
+
+def row_link(answer: Answer, n: int) -> str:
+    return html.unescape(re.findall(r'<th scope="row"><a href="([^"]*)"', answer.text)[n])
+
+
+async def test_without_a_list_a_row_stands_in_the_pool(rows: Viewer) -> None:
+    answer = await rows.get("/items/5")
+    after = await rows.get(link(answer, 'rel="next"'))
+    before = await rows.get(link(answer, 'rel="prev"'))
+    assert [urlsplit(one.place).path for one in (before, after)] == ["/items/4", "/items/6"]
+
+
+async def test_one_row_has_all_that_was_sent_and_came_back(rows: Viewer) -> None:
+    answer = await rows.get("/items/4")
+    shown = html.unescape(answer.text)
+    for text in ("id-3", "Say w003", "it broke", "HTTP 500", "HTTP 200", '"label": "odd"',
+                 "batchgen show 4", "simulated"):  # fmt: skip
+        assert text in shown
+    assert KEY not in answer.text
+
+
+async def test_an_answer_is_there_as_a_file_that_does_nothing(rows: Viewer) -> None:
+    page = await rows.get("/items/1")
+    place = link(page, ">as a file")
+    answer = await rows.get(place)
+    assert answer.text == json.dumps({"label": "even", "score": 0})
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
+    assert answer.headers["Content-Security-Policy"].endswith("; sandbox")
+    given = await rows.get("/items/1/raw/input")
+    assert json.loads(given.text) == {"word": "w000", "id": "id-0"}
+    assert (await rows.get("/items/8/raw/value")).status == 404
+
+
+async def test_a_long_answer_is_shown_as_far_as_it_is_read(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", Behaviour.ok(LONG))
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+        page = await viewer.get("/items/1")
+        assert len(page.body) < 200_000
+        assert "134.5 kB more." in page.text
+        whole = await viewer.get("/items/1/attempts/1/raw")
+        assert whole.text == LONG
+        listed = await viewer.get("/e/default/items")
+        assert len(listed.body) < 20_000
+
+
+async def test_a_search_says_how_far_it_looked(
+    labelled: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.web.pages.items.BUDGET_S", 0)
+    async with viewing(labelled) as viewer:
+        answer = await viewer.get("/e/default/items?where=parsed.score+==+0")
+        assert ids(answer) == []
+        assert "Searched 51 of 60." in answer.text
+        further = await viewer.get(link(answer, "data-go-on"))
+        assert ids(further) == ["id-0"]
+        assert "Searched 60, to the end." in further.text
+
+
+async def test_pages_speak_chinese(rows: Viewer) -> None:
+    for place, text in [("/e/default/items", "输入或回答中的文字"), ("/items/4", "尝试记录"),
+                        ("/items/4/diff", "没有可比较的内容")]:  # fmt: skip
+        assert text in (await rows.get(place, {"Accept-Language": "zh-CN"})).text
+
+
+# Comparing
+
+
+@pytest.fixture
+async def samples(project: Project, simulator: Simulator) -> Project:
+    """Three samples of an item, two with objects."""
+    texts = [
+        '{"label": "a", "why": "红色的猫"}',
+        '{"label": "a", "why": "蓝色的猫"}',
+        "no JSON at all",
+    ]
+    simulator.script("Say", *map(Behaviour.ok, texts))
+    project.pool([{"word": "w"}])
+    run = ("run", "pool.jsonl", "--samples", "3", "-c", "1")
+    assert (await project.batchgen(*run)).code == 0
+    return project
+
+
+async def test_samples_are_tabs_and_are_compared(samples: Project) -> None:
+    async with viewing(samples) as viewer:
+        page = await viewer.get("/items/1")
+        assert page.text.count("sample ") == 3
+        answer = await viewer.get("/items/1/diff?a=s1&b=s2")
+        assert "<del>红</del>" in answer.text
+        assert "<ins>蓝</ins>" in answer.text
+        assert ">why<" in answer.text
+        assert "1 place is the same." in answer.text
+        words = await viewer.get("/items/1/diff?a=s2&b=s3")
+        assert "By key" not in words.text
+        assert "no JSON at all" in words.text
+
+
+@pytest.mark.parametrize("names", ["a=a1&b=a999", "a=x1&b=a1", "a=s1&b=", "a=a&b=a1", "a=r99&b=a1"])
+async def test_what_cannot_be_compared_is_told(samples: Project, names: str) -> None:
+    async with viewing(samples) as viewer:
+        answer = await viewer.get(f"/items/1/diff?{names}")
+        assert answer.status in (200, 404)
+        assert "500" not in answer.text
+        assert viewer.said == []
+
+
+# Steps
+
+
+async def test_a_row_of_a_step_shows_its_chain(project: Project, simulator: Simulator) -> None:
+    for asked, answer in {"Draft tea": "Tea.", "Judge Tea": '{"score": 3}'}.items():
+        simulator.script(asked, Behaviour.ok(answer))
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        '  - {name: draft, user: {text: "Draft {topic}"}}\n'
+        '  - {name: critique, user: {text: "Judge {draft}"}, parser: json}\n'
+    )
+    project.pool([{"topic": "tea", "id": "tea"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+        listed = await viewer.get("/e/demo/items?order=pool")
+        assert ids(listed) == ["tea", "2"]
+        row = await viewer.get("/items/2")
+        assert "Judge Tea." in row.text
+        assert 'href="/items/1"' in row.text
+        one = await viewer.get("/e/demo/items?step=critique")
+        assert ids(one) == ["2"]
+        assert "--step critique" in one.text
