@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from itertools import chain
+from itertools import chain, compress, cycle
 from pathlib import Path
 
 from batchgen.clock import now_ms
@@ -117,13 +117,16 @@ class SqliteTarget(_End):
     def add(self, table: str, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> None:
         if table in OF_FILES:
             columns, pages = columns[1:], map(self._of_this_machine, pages)
-        one = f"({', '.join('?' * len(columns))})"
         into = f"insert into {table} ({', '.join(columns)}) values "
         for page in pages:
+            # Of each None that is bound, sqlite3 asks how it is to be stored, which takes long.
+            has = [any(value is not None for value in values) for values in zip(*page, strict=True)]
+            one = f"({', '.join(['?' if has_some else 'null' for has_some in has])})"
             for begin in range(0, len(page), _AT_A_TIME):
                 some = page[begin : begin + _AT_A_TIME]
                 statement = into + ", ".join([one] * len(some))
-                self.connection.execute(statement, [*chain.from_iterable(some)])
+                values = compress(chain.from_iterable(some), cycle(has))
+                self.connection.execute(statement, [*values])
 
     def _of_this_machine(self, page: Sequence[Row]) -> list[Row]:
         own = [row[1:] for row in page if row[0] == self.machine]
