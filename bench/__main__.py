@@ -24,7 +24,7 @@ from bench.project import ROOT
 
 MODULES = (
     "client", "throughput", "processes", "table", "chains", "pool_io", "memory", "start", "disk",
-    "lag", "adaptive", "refusals", "controllers", "servers", "postgres",
+    "lag", "adaptive", "refusals", "controllers", "servers", "postgres", "minutes",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

@@ -166,6 +166,10 @@ _SECOND_STEPS = (
     "insert into step_counters values (2, :rows, 0)",
     "insert into totals (experiment_id, calls, latency_ms, prompt_tokens, completion_tokens)"
     " values (2, :rows, :rows * 50, :rows * 130, :rows * 250)",
+    "insert into minutes (experiment_id, minute, done, calls, latency_ms, prompt_tokens,"
+    " completion_tokens, latencies, lengths, slowest, slowest_ms)"
+    " select 2, :now / 60000, done, calls, latency_ms, prompt_tokens, completion_tokens, latencies,"
+    " lengths, :rows + 1, 50 from minutes where experiment_id = 1",
 )
 
 

@@ -14,7 +14,7 @@ from batchgen.store import key_of_content
 from batchgen.text.json_text import content_of, dump_json
 from bench.job import item_text
 from bench.measure import cpu_s_of
-from bench.table import ANSWER, REST
+from bench.table import ANSWER, REST, buckets_of
 from tests.kits.postgres import Server
 
 _SETTINGS = {
@@ -108,6 +108,12 @@ def finish(url: str, rows: int) -> None:
             " completion_tokens = excluded.completion_tokens",
             {"n": rows},
         )
+        db.execute(
+            "insert into minutes_by_worker (experiment_id, minute, done, calls, latency_ms,"
+            " prompt_tokens, completion_tokens, latencies, lengths, slowest, slowest_ms)"
+            " values (1, %s / 60000, %s, %s, %s, %s, %s, %s, %s, 1, 50)",
+            (now, rows, rows, 50 * rows, 130 * rows, 250 * rows, *buckets_of(rows)),
+        )
         for name in ("attempts_numbers", "results_numbers"):
             db.execute("select setval(%s, %s)", (name, rows))
     _settle(url)
@@ -119,12 +125,16 @@ def _settle(url: str) -> None:
         db.execute("checkpoint")
 
 
+def processes(url: str) -> list[int]:
+    """The server's, for this database's connections."""
+    with psycopg.connect(url) as db:
+        return [pid for (pid,) in db.execute(_OF_DATABASE)]
+
+
 def spent_by_server(url: str) -> float:
     """Seconds of CPU that the server's processes for this database's connections have used; those
     that have ended are not counted."""
-    with psycopg.connect(url) as db:
-        pids = [pid for (pid,) in db.execute(_OF_DATABASE)]
-    return sum(map(cpu_s_of, pids))
+    return sum(map(cpu_s_of, processes(url)))
 
 
 def connections(url: str) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Done, Item, Outcome, Usage
 from batchgen.store import ClaimRequest, ServerWant, key_of_content, open_store
+from batchgen.store.minutes import bucket_of
 from batchgen.text.json_text import content_of, dump_json
 from bench.job import item_text
 from bench.measure import (
@@ -164,7 +165,18 @@ def finish(database: Path, rows: int) -> None:
             " completion_tokens) values (1, ?1, ?1 * 50, ?1 * 130, ?1 * 250)",
             (rows,),
         )
+        db.execute(
+            "insert into minutes (experiment_id, minute, done, calls, latency_ms, prompt_tokens,"
+            " completion_tokens, latencies, lengths, slowest, slowest_ms)"
+            " values (1, ?1 / 60000, ?2, ?2, ?2 * 50, ?2 * 130, ?2 * 250, ?3, ?4, 1, 50)",
+            (now, rows, *buckets_of(rows)),
+        )
         close_well(db)  # fmt: skip
+
+
+def buckets_of(rows: int) -> tuple[str, str]:
+    """Where latencies and lengths of so many such answers are counted."""
+    return f'{{"{bucket_of(50)}":{rows}}}', f'{{"{bucket_of(len(ANSWER))}":{rows}}}'
 
 
 def connect(database: Path) -> sqlite3.Connection:

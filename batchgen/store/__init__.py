@@ -15,6 +15,7 @@ one snapshot, and its docstring is its promise. Behind it:
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
     plan_links    what rows are made of that are claimed as they are made
+    minutes   what is counted by the minute, and in which buckets
     returned  what calls have used, and what they give back to the limits
     moving    all of it brought into another database; tables, how it goes there
     transactions/   what is read and written, once for all engines
@@ -32,15 +33,16 @@ __all__ = [
     "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText", "Budget",
     "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest",
     "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment",
-    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse",
-    "FollowRow", "Grant", "Intake", "Listing", "LiveChains", "LiveFileRecord", "LivePage",
-    "MadeOf", "Moved", "NewRows", "Order", "OrderChange", "Orders", "OtherRecipe", "Pace",
-    "PackedItems", "PageRow", "ParseWatch", "ParserCount", "Parsers", "RandomRows", "ReadStore",
+    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow",
+    "Grant", "Intake", "Listing", "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "Minutes",
+    "Moved", "NewRows", "Order", "OrderChange", "Orders", "OtherRecipe", "Pace", "PackedItems",
+    "PageRow", "ParseWatch", "ParserCount", "Parsers", "Point", "RandomRows", "ReadStore",
     "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "ResultValue", "Sample", "Seat",
-    "Selection", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
+    "Selection", "Series", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
     "StoredAttempt", "StoredItem", "StoredParser", "Stretch", "Trial", "Twin", "UnknownCall",
     "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts", "move_tables",
-    "open_store", "open_store_if_there", "read_now", "read_store", "server_key", "server_keys",
+    "open_store", "open_store_if_there", "percentiles", "read_now", "read_store", "server_key",
+    "server_keys", "start_of_bucket",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     )
     from batchgen.store.failure_groups import literal_parts
     from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
+    from batchgen.store.minutes import percentiles, start_of_bucket
     from batchgen.store.moving import Moved, move_tables
     from batchgen.store.page_records import (
         AttemptText,
@@ -100,6 +103,7 @@ if TYPE_CHECKING:
     from batchgen.store.transactions.packed import PackedItems
     from batchgen.store.transactions.parsers import Parsers
     from batchgen.store.transactions.seat import Seat
+    from batchgen.store.transactions.series import Minutes, Point, Series
     from batchgen.store.transactions.watch import ParseWatch
     from batchgen.store.values import (
         Acquitted,
@@ -132,5 +136,5 @@ else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
         "chain_records", "page_records", "store", "transactions.packed", "transactions.watch",
-        "moving",
+        "moving", "minutes", "transactions.series",
     )  # fmt: skip

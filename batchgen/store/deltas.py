@@ -1,12 +1,17 @@
-"""How a transaction changes the counters and totals: gathered, then written once. Pure."""
+"""How a transaction changes the counters, totals and minutes: gathered, then written once. Pure."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from batchgen.items import Attempt, State
+from batchgen.store.minutes import Call, MinuteDelta, by_minute, minute_of
 from batchgen.store.records import CallFailure, CallTotals, FailedCalls
 from batchgen.store.values import RowGroup
+
+_OF_MINUTES = [name for name in CallTotals.__struct_fields__ if name != "calls"]
 
 
 class TotalsDelta(CallTotals):
@@ -15,27 +20,24 @@ class TotalsDelta(CallTotals):
     unknown_tokens: int = 0
     retried: int = 0
 
-    def spend(self, attempt: Attempt, unknown_tokens: int) -> None:
-        usage = attempt.usage
-        self.calls += 1
-        self.unknown_calls += attempt.outcome == "unknown"
-        self.unknown_tokens += unknown_tokens
-        self.latency_ms += attempt.latency_ms or 0
-        self.prompt_tokens += usage.prompt_tokens or 0
-        self.completion_tokens += usage.completion_tokens or 0
-        self.cached_tokens += usage.cached_tokens or 0
-        self.reasoning_tokens += usage.reasoning_tokens or 0
-        self.cost_usd += attempt.cost_usd or 0.0
+    def add(self, minute: MinuteDelta) -> None:
+        """What was done in a minute."""
+        self.calls += minute.calls + minute.unknown_calls
+        for name in _OF_MINUTES:
+            setattr(self, name, getattr(self, name) + getattr(minute, name))
 
 
 class CounterDeltas(Struct):
     """`moved` is by (experiment, state, reason), `parsed` by (experiment, parser), `failed_calls`
-    by (experiment, how they failed), the others by experiment."""
+    by (experiment, how they failed), `ends` by (experiment, when, whether failed), the others by
+    experiment. What calls used is added up in the end, all at once."""
 
     moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     parsed: Counter[tuple[int, int]] = field(default_factory=Counter)
-    totals: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
+    calls: defaultdict[int, list[Call]] = field(default_factory=lambda: defaultdict(list))
+    others: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
     failed_calls: dict[tuple[int, CallFailure], FailedCalls] = field(default_factory=dict)
+    ends: Counter[tuple[int, int, bool]] = field(default_factory=Counter)
     superseded: Counter[int] = field(default_factory=Counter)
     ended: Counter[int] = field(default_factory=Counter)
     passed_over: Counter[int] = field(default_factory=Counter)
@@ -76,10 +78,19 @@ class CounterDeltas(Struct):
         if times > self.overused.get(experiment_id, 1.0):
             self.overused[experiment_id] = times
 
-    def spend(self, experiment_id: int, attempt: Attempt, unknown_tokens: int = 0) -> None:
-        """One more call was made for the experiment. `unknown_tokens`: the most it can have used,
-        where the server did not say."""
-        self.totals[experiment_id].spend(attempt, unknown_tokens)
+    def end(self, experiment_id: int, now: int, *, failed: bool) -> None:
+        """One more row of the experiment has ended just now, otherwise than by a stored answer that
+        was parsed again."""
+        self.ends[experiment_id, now, failed] += 1
+
+    def spend(
+        self, experiment_id: int, seq: int, attempt: Attempt, unknown_tokens: int = 0
+    ) -> None:  # fmt: skip
+        """One more call was made for the experiment, which has this number. `unknown_tokens`: the
+        most it can have used, where the server did not say."""
+        self.calls[experiment_id].append((seq, attempt))
+        if unknown_tokens:
+            self.others[experiment_id].unknown_tokens += unknown_tokens
         if attempt.reason is not None:
             status = attempt.http_status or 0
             failure = CallFailure(attempt.reason, status)
@@ -91,9 +102,36 @@ class CounterDeltas(Struct):
 
     def forget_unknown(self, experiment_id: int, calls: int) -> None:
         """So many calls that were counted as unknown are not any more; each is spent anew."""
-        self.totals[experiment_id].calls -= calls
-        self.totals[experiment_id].unknown_calls -= calls
+        self.others[experiment_id].calls -= calls
+        self.others[experiment_id].unknown_calls -= calls
 
     def retry(self, experiment_id: int) -> None:
         """A call of the experiment is to be repeated."""
-        self.totals[experiment_id].retried += 1
+        self.others[experiment_id].retried += 1
+
+    def minutes(self) -> dict[tuple[int, int], MinuteDelta]:
+        """What was done, by (experiment, minute)."""
+        found = {
+            (experiment_id, minute): delta
+            for experiment_id, calls in self.calls.items()
+            for minute, delta in by_minute(calls).items()
+        }
+        for (experiment_id, now, failed), n in self.ends.items():
+            delta = found.setdefault((experiment_id, minute_of(now)), MinuteDelta())
+            if failed:
+                delta.failed += n
+            else:
+                delta.done += n
+        return found
+
+    def totals(
+        self, minutes: Mapping[tuple[int, int], MinuteDelta] | None = None
+    ) -> dict[int, TotalsDelta]:  # fmt: skip
+        """What all calls used, by experiment. `minutes`: what `minutes()` has given."""
+        found: defaultdict[int, TotalsDelta] = defaultdict(TotalsDelta)
+        found.update((id_, replace(delta)) for id_, delta in self.others.items())
+        minutes = self.minutes() if minutes is None else minutes
+        for (experiment_id, _), delta in minutes.items():
+            if delta.calls or delta.unknown_calls:
+                found[experiment_id].add(delta)
+        return found

@@ -159,7 +159,7 @@ class Plan(Struct):
         self.attempts.append(
             attempt_row(self.attempt_seq, worker_id, item.item_id, item.epoch, attempt, server_id)
         )
-        self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
+        self.deltas.spend(item.experiment_id, self.attempt_seq, attempt, unknown_tokens)
         return self.attempt_seq
 
     def replace_unknown(self, item: Claimed, calls: int) -> int:
@@ -265,6 +265,7 @@ class Plan(Struct):
                 followed=followed,
             )
         )
+        self.deltas.end(item.experiment_id, now, failed=isinstance(decision, Fail))
         if not outdated:
             self.deltas.parse(item.experiment_id, parser_id, +1)
         return self.result_seq

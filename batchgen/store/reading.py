@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
     from batchgen.store.transactions.pages import Pages
+    from batchgen.store.transactions.series import Minutes
     from batchgen.store.values import Selection
 
 T = TypeVar("T")
@@ -84,6 +85,13 @@ class ReadStore:
         from batchgen.store.transactions.pages import Pages  # here: few browse
 
         return Pages(self._db)
+
+    @cached_property
+    def minutes(self) -> "Minutes":
+        """What was done in each minute."""
+        from batchgen.store.transactions.series import Minutes  # here: only plots need them
+
+        return Minutes(self._db)
 
     def warnings(self) -> list[str]:
         """What is to be known of the engine that keeps this database; none when all is well."""

@@ -21,6 +21,7 @@ TABLES: Mapping[str, str] = {
     "reparsing": "item_id", "counters": "experiment_id, state, reason",
     "parser_counters": "experiment_id, parser_id", "step_counters": "experiment_id",
     "totals": "experiment_id", "failed_calls": "experiment_id, reason, http_status",
+    "minutes": "experiment_id, minute", "before_minutes": "attempt_seq",
     "reservations": "item_id", "shared_rates": "server", "proven_recipes": "server, recipe_id",
     "calls_on_trial": "item_id", "sole_askers": "server", "condemned_runs": "server",
     "suspects": "item_id", "exports": "experiment_id, path", "known_files": "path",

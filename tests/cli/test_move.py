@@ -262,15 +262,16 @@ async def test_it_goes_into_an_empty_database_alone(
 
 async def test_u0000_is_replaced_and_told(rich: Project, there: PostgresAddress) -> None:
     with closing(sqlite3.connect(rich.file)) as db, db:
-        db.execute(
-            "update attempts set response = 'a' || char(0) || 'b' || char(0) where seq ="
-            " (select max(seq) from attempts where outcome = 'answered')"
+        ((seq, answer),) = db.execute(
+            "select max(seq), response from attempts where outcome = 'answered'"
         )
+        # As long as it was: how long answers are is counted.
+        change = "update attempts set response = char(0) || ? || char(0) where seq = ?"
+        db.execute(change, [answer[1:-1], seq])
     moved = await well(rich, "move", "batchgen.db", there.url)
     assert "1 text had the character U+0000" in moved.err
-    assert execute(there.url, "select response from attempts order by seq desc limit 1") == [
-        ("a\ufffdb\ufffd",)
-    ]
+    found = execute(there.url, "select response from attempts order by seq desc limit 1")
+    assert found == [(f"\ufffd{answer[1:-1]}\ufffd",)]
 
 
 async def test_what_is_contradictory_is_not_moved(rich: Project, there: PostgresAddress) -> None:

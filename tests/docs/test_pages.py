@@ -93,13 +93,14 @@ async def test_the_sql_runs_and_finds_something(reader: Reader) -> None:
     for command in (("init",), ("run", "data_pool.jsonl")):
         assert (await reader.typist(*command)).code == 0
     statements = [part for part in block(DOCS / "sql.md", "sql").text.split(";") if part.strip()]
-    assert len(statements) == 5
+    assert len(statements) == 6
     connection = sqlite3.connect(reader.directory / "batchgen.db")
     results = [connection.execute(statement).fetchall() for statement in statements]
     connection.close()
     assert results[0] == [("initial_test", "done", None, 5)]
     assert len(results[1]) == 5
     assert results[4][0][:2] == ("initial_test", 5)
+    assert sum(answers for _, answers in results[5]) == 5
 
 
 def test_the_steps_of_the_page_are_steps(tmp_path: Path) -> None:

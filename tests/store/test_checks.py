@@ -150,6 +150,8 @@ IMPOSSIBLE = [
      "update results set children = 0, passed_over = 0, passed_on = zeroblob(7)"),
     ("hash_of_8_bytes", "update results set made_of = zeroblob(7)"),
     ("not_negative", "update step_counters set ended = -1"),
+    ("not_negative", "insert into minutes (experiment_id, minute, calls) values (1, 1, -1)"),
+    ("slowest_took_some", "insert into minutes (experiment_id, minute, slowest) values (1, 1, 1)"),
     ("report_is_json", "update workers set report = '{'"),
     ("servers_are_a_list", "update workers set servers = '{}'"),
 ]  # fmt: skip
@@ -266,7 +268,7 @@ def filled(postgres_server: Cluster) -> Iterator[psycopg.Connection]:
 
 
 def spelled(statements: str) -> bytes:
-    return re.sub(r"\b(\w*counters)\b", r"\1_by_worker", statements).encode()
+    return re.sub(r"\b(\w*counters|minutes)\b", r"\1_by_worker", statements).encode()
 
 
 def refused(filled: psycopg.Connection, statement: str) -> psycopg.Error:

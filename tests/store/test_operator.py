@@ -397,7 +397,7 @@ def test_an_experiment_that_is_worked_on_is_not_deleted(table: Table) -> None:
 # Recipes and workers belong to the database, not to an experiment.
 OF_AN_EXPERIMENT = (
     "experiments", "variants", "items", "item_keys", "work", "attempts", "results", "counters",
-    "parser_counters", "totals", "exports",
+    "parser_counters", "totals", "failed_calls", "minutes", "exports",
 )  # fmt: skip
 
 

@@ -56,7 +56,8 @@ OF_WHOLE_TABLES = {
     "ask_rows", "children_miscounted", "delete_items", "delete_keys", "delete_results",
     "gatherings_without_row", "gathers_too_few", "give_recipe", "items_without_key",
     "keys_without_item", "missing_parents", "not_followed", "recount", "recount_calls",
-    "recount_failed_calls", "recount_parsers", "recount_steps", "results_without_attempt",
+    "recount_ends", "recount_failed_calls", "recount_latencies", "recount_lengths",
+    "recount_minutes", "recount_parsers", "recount_steps", "results_without_attempt",
     "results_without_item", "rows_to_ask", "rows_to_stale", "set_gathering", "spans_outside",
     "stale_rows", "unreadable_inputs", "unreadable_parsed",
     # By an index of what is rare: stale rows, calls of unknown outcome, and what a worker died at.

@@ -71,7 +71,9 @@ async def test_what_it_counts_stands_in_its_own_rows_and_is_nobodys_when_it_is_g
         assert sorted(table.query(own, seat.id)) == [("done", 2), ("pending", -3), ("running", 1)]
         assert table.one("select calls from totals_by_worker where worker_id = ?", seat.id) == 2
     assert before == {(1, "pending", ""): 4}
-    for counters in ("counters", "parser_counters", "step_counters", "totals", "failed_calls"):
+    for counters in (
+        "counters", "parser_counters", "step_counters", "totals", "failed_calls", "minutes"
+    ):  # fmt: skip
         assert table.query(f"select 1 from {counters}_by_worker where worker_id <> 0") == []
     assert table.one("select calls from totals") == 2
     assert table.counters() == {(1, "pending", ""): 2, (1, "done", ""): 2}

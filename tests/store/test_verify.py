@@ -166,6 +166,40 @@ PLANTED = {
         " values (4, 4, 1, 1, 0, 'unknown')",
         ["experiment 1: its totals say 3 calls, 0 unknown calls, but its attempts add up to 4, 1"],
     ),
+    "a call too many in a minute": (
+        "update minutes set calls = calls + 1, cost_usd = cost_usd + 0.5",
+        ["experiment 1: its minute 2023-11-14T22:13Z says 4 calls, 0.5 cost usd, but there are "
+         "3, 0",
+         "experiment 1: its minutes add up to 4 calls, 0.5 cost usd, but its totals to 3, 0"],
+    ),
+    "a row that ended in another minute": (
+        "update minutes set done = 0, failed = 2",
+        ["experiment 1: its minute 2023-11-14T22:13Z says 0 done, 2 failed, but there are 1, 1"],
+    ),
+    "a minute gone": (
+        "delete from minutes",
+        ["experiment 1: its minute 2023-11-14T22:13Z says 0 done, 0 failed, 0 calls, 0 latency ms, "
+         "0 prompt tokens, 0 completion tokens, 0 cached tokens, 0 reasoning tokens, 0 latencies, "
+         "0 lengths, 0 reasons, 0 slowest ms, but there are 1, 1, 3, 1405, 20, 40, 6, 8, 2, 2, 1, "
+         "700",
+         "experiment 1: its minutes add up to 0 calls, 0 latency ms, 0 prompt tokens, 0 completion "
+         "tokens, 0 cached tokens, 0 reasoning tokens, but its totals to 3, 1405, 20, 40, 6, 8",
+         "experiment 1: 0 latencies of its minutes are in bucket 68, but there are 2",
+         "experiment 1: 0 lengths of its minutes are in bucket 23, but there are 2"],
+    ),
+    "a latency in another bucket": (
+        """update minutes set latencies = '{"68":1,"69":1}'""",
+        ["experiment 1: 1 latencies of its minutes are in bucket 68, but there are 2"],
+    ),
+    "a length less": (
+        """update minutes set lengths = '{"23":1}'""",
+        ["experiment 1: its minute 2023-11-14T22:13Z says 1 lengths, but there are 2",
+         "experiment 1: 1 lengths of its minutes are in bucket 23, but there are 2"],
+    ),
+    "a minute's slowest call is another one": (
+        "update minutes set slowest = 2",
+        ["experiment 1: its slowest call of 2023-11-14T22:13Z is none that took so long"],
+    ),
     "totals of nothing": (
         "insert into totals (experiment_id, calls) values (7, 2)",
         ["experiment 7: its totals say 2 calls, but its attempts add up to 0"],
@@ -254,7 +288,7 @@ PLANTED_IN_POSTGRES = {
     ),
 }  # fmt: skip
 
-SUMMED = re.compile(r"(?<= )(counters|parser_counters|totals|failed_calls)(?= )")
+SUMMED = re.compile(r"(?<= )(counters|parser_counters|totals|failed_calls|minutes)(?= |$)")
 
 
 def plant(table: Table, statement: str) -> None:

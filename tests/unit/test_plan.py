@@ -62,7 +62,7 @@ def test_an_answer_ends_its_item() -> None:
     (settled,) = plan.settled
     assert (settled["state"], settled["result_seq"], settled["charged"]) == ("done", 31, True)
     assert moved(plan) == {(7, "running", ""): -1, (7, "done", ""): 1}
-    assert (plan.deltas.totals[7].calls, plan.deltas.totals[7].completion_tokens) == (1, 20)
+    assert (plan.deltas.totals()[7].calls, plan.deltas.totals()[7].completion_tokens) == (1, 20)
     assert (plan.attempt_seqs, plan.lost) == ([41], [])
 
 
@@ -71,7 +71,7 @@ def test_the_first_attempt_of_two_is_the_one_that_counts() -> None:
     assert [row["outcome"] for row in plan.attempts] == ["answered", "unknown"]
     assert plan.kept_answers == [{"item_id": 1, "epoch": 3, "answer_seq": 41}]
     assert (plan.attempt_seqs, plan.settled, moved(plan)) == ([41], [], {})
-    assert plan.deltas.totals[7].unknown_calls == 1
+    assert plan.deltas.totals()[7].unknown_calls == 1
 
 
 def test_an_answer_that_was_kept_before_is_the_one_that_the_result_names() -> None:
@@ -87,7 +87,7 @@ def test_a_retry_gives_the_item_back_with_its_time() -> None:
     (settled,) = plan.settled
     assert (settled["state"], settled["available_at"]) == ("pending", NOW + 9)
     assert (settled["charged"], settled["result_seq"]) == (False, None)
-    assert plan.deltas.totals[7].retried == 1
+    assert plan.deltas.totals()[7].retried == 1
 
 
 def test_what_comes_too_late_moves_nothing_and_takes_the_place_of_an_unknown_call() -> None:
@@ -95,7 +95,7 @@ def test_what_comes_too_late_moves_nothing_and_takes_the_place_of_an_unknown_cal
     plan = finish(late, known=Known(late={(1, 3): 1}))
     assert (plan.lost, plan.settled, plan.results, moved(plan)) == ([late], [], [], {})
     assert plan.replaced == [{"item_id": 1, "epoch": 3}]
-    totals = plan.deltas.totals[7]
+    totals = plan.deltas.totals()[7]
     assert (totals.calls, totals.unknown_calls, totals.prompt_tokens) == (0, -1, 10)
 
 
@@ -122,9 +122,9 @@ def test_an_unknown_call_is_booked_with_what_was_reserved_for_it() -> None:
     known = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(500, 0.25), 500)})
     plan = finish(Outcome(ITEM, (UNKNOWN,), Release()), known=known)
     assert [row["cost_usd"] for row in plan.attempts] == [0.25]
-    assert plan.deltas.totals[7].unknown_tokens == 500
+    assert plan.deltas.totals()[7].unknown_tokens == 500
     whole = finish(Outcome(ITEM, (ANSWERED,), Done()), known=known)
-    assert (whole.attempts[0]["cost_usd"], whole.deltas.totals[7].unknown_tokens) == (None, 0)
+    assert (whole.attempts[0]["cost_usd"], whole.deltas.totals()[7].unknown_tokens) == (None, 0)
 
 
 def claim(

@@ -34,7 +34,7 @@ from batchgen.store.tables import (
     moved_words,
 )
 
-_BY_WORKER = ("counters", "parser_counters", "step_counters", "totals", "failed_calls")
+_BY_WORKER = ("counters", "parser_counters", "step_counters", "totals", "failed_calls", "minutes")
 _SEQUENCES = {table: f"{table}_numbers" for table in ("items", "attempts", "results")}
 _WAIT = "60s"
 _NUL, _IN_ITS_PLACE = "\0", "\ufffd"

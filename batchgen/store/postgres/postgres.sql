@@ -432,6 +432,33 @@ select experiment_id, reason, http_status, :this_worker::bigint, n, newest_error
 on conflict (experiment_id, reason, http_status, worker_id) do update
    set n = c.n + excluded.n, newest_error = excluded.newest_error, newest_at = excluded.newest_at;
 
+-- name: add_to_minutes
+insert into minutes_by_worker as m (experiment_id, minute, worker_id, done, failed, calls,
+  latency_ms, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cost_usd,
+  latencies, lengths, reasons, slowest, slowest_ms)
+select experiment_id, minute, :this_worker::bigint, done, failed, calls, latency_ms, prompt_tokens,
+       completion_tokens, cached_tokens, reasoning_tokens, cost_usd, latencies, lengths, reasons,
+       slowest, slowest_ms
+  from json_to_recordset(:rows::json)
+    as r (experiment_id bigint, minute bigint, done bigint, failed bigint, calls bigint,
+          latency_ms bigint, prompt_tokens bigint, completion_tokens bigint, cached_tokens bigint,
+          reasoning_tokens bigint, cost_usd double precision, latencies text, lengths text,
+          reasons text, slowest bigint, slowest_ms bigint)
+on conflict (experiment_id, minute, worker_id) do update
+   set done = m.done + excluded.done, failed = m.failed + excluded.failed,
+       calls = m.calls + excluded.calls, latency_ms = m.latency_ms + excluded.latency_ms,
+       prompt_tokens = m.prompt_tokens + excluded.prompt_tokens,
+       completion_tokens = m.completion_tokens + excluded.completion_tokens,
+       cached_tokens = m.cached_tokens + excluded.cached_tokens,
+       reasoning_tokens = m.reasoning_tokens + excluded.reasoning_tokens,
+       cost_usd = m.cost_usd + excluded.cost_usd,
+       latencies = add_up(m.latencies, excluded.latencies),
+       lengths = add_up(m.lengths, excluded.lengths),
+       reasons = add_up(m.reasons, excluded.reasons),
+       slowest = case when excluded.slowest_ms > coalesce(m.slowest_ms, -1) then excluded.slowest
+                      else m.slowest end,
+       slowest_ms = greatest(m.slowest_ms, excluded.slowest_ms);
+
 -- name: remove_unknown_attempt
 -- Of a worker that was taken for dead: what came after all takes its place, of two calls of a claim
 -- both. What a budget has counted for it stays.
@@ -1113,6 +1140,9 @@ delete from totals_by_worker where experiment_id = :experiment_id;
 -- name: delete_failed_calls
 delete from failed_calls_by_worker where experiment_id = :experiment_id;
 
+-- name: delete_minutes
+delete from minutes_by_worker where experiment_id = :experiment_id;
+
 -- name: record_export
 insert into exports (experiment_id, machine, path, rows, sha256, result_seq, exported_at)
 values (:experiment_id, :this_machine, :path, :rows, :sha256, :result_seq, :now)
@@ -1501,6 +1531,47 @@ select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_
   left join servers s on s.id = a.server_id
  order by a.seq desc limit :limit;
 
+------------------------------------------------------------------------------- minutes
+
+-- name: span_of_minutes
+-- The first and the last minute of which anything is known.
+select min(first) as first, max(last) as last
+  from (select (select min(minute) from minutes_by_worker m
+                 where m.experiment_id = e and m.minute > 0) as first,
+               (select max(minute) from minutes_by_worker m
+                 where m.experiment_id = e and m.minute > 0) as last
+          from unnest(numbers(:experiment_ids)) e) spans;
+
+-- name: points_of_minutes
+-- So many minutes each (`every`), without what has buckets.
+select minute / :every::bigint * :every::bigint as minute, sum(done) as done,
+       sum(failed) as failed, sum(calls) as calls, sum(prompt_tokens) as prompt_tokens,
+       sum(completion_tokens) as completion_tokens, sum(cost_usd) as cost_usd,
+       (array_agg(slowest order by slowest_ms desc nulls last))[1] as slowest,
+       max(slowest_ms) as slowest_ms
+  from minutes_by_worker
+ where experiment_id = any(numbers(:experiment_ids)) and minute between :first and :last
+ group by 1 order by 1;
+
+-- name: buckets_of_minutes
+select minute, latencies, lengths, reasons from minutes_by_worker
+ where experiment_id = any(numbers(:experiment_ids)) and minute between :first and :last;
+
+-- name: until_minute
+-- What there was before it.
+select coalesce(sum(done), 0) as done, coalesce(sum(failed), 0) as failed,
+       coalesce(sum(calls), 0) as calls, coalesce(sum(cost_usd), 0) as cost_usd
+  from minutes_by_worker
+ where experiment_id = any(numbers(:experiment_ids)) and minute < :first;
+
+-- name: sampled_calls
+-- Those of these numbers that are there, and of these experiments.
+select a.finished_at / 60000 as minute, a.seq, a.reason, a.latency_ms,
+       length(a.response) as length
+  from attempts a join items i on i.id = a.item_id
+ where a.seq = any(numbers(:seqs)) and i.experiment_id = any(numbers(:experiment_ids))
+   and a.outcome <> 'unknown' order by a.seq;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window
@@ -1617,6 +1688,42 @@ select i.experiment_id, count(*) as calls,
 select i.experiment_id, a.reason, coalesce(a.http_status, 0) as http_status, count(*) as n
   from attempts a join items i on i.id = a.item_id
  where a.reason is not null group by 1, 2, 3;
+
+-- name: recount_minutes
+-- What the calls of each minute used, by the minutes; none of those that minute 0 has.
+select i.experiment_id, a.finished_at / 60000 as minute,
+       count(*) filter (where a.outcome <> 'unknown') as calls,
+       sum(a.latency_ms) as latency_ms, sum(a.prompt_tokens) as prompt_tokens,
+       sum(a.completion_tokens) as completion_tokens, sum(a.cached_tokens) as cached_tokens,
+       sum(a.reasoning_tokens) as reasoning_tokens, sum(a.cost_usd) as cost_usd,
+       count(a.latency_ms) filter (where a.outcome = 'answered') as latencies,
+       count(*) filter (where a.response <> '') as lengths,
+       count(a.reason) as reasons, max(a.latency_ms) as slowest_ms
+  from attempts a join items i on i.id = a.item_id
+ where a.seq > coalesce((select attempt_seq from before_minutes), 0)
+ group by 1, 2 order by 1, 2;
+
+-- name: recount_ends
+-- Rows that ended in each minute, by the minutes; none of those that minute 0 has.
+select i.experiment_id, r.finished_at / 60000 as minute,
+       count(*) filter (where r.state = 'done') as done,
+       count(*) filter (where r.state = 'failed') as failed
+  from results r join items i on i.id = r.item_id
+ where r.reparsed = 0 and r.seq > coalesce((select result_seq from before_minutes), 0)
+ group by 1, 2 order by 1, 2;
+
+-- name: recount_latencies
+select i.experiment_id, a.latency_ms, count(*) as n
+  from attempts a join items i on i.id = a.item_id
+ where a.outcome = 'answered' and a.latency_ms is not null
+   and a.seq > coalesce((select attempt_seq from before_minutes), 0)
+ group by 1, 2;
+
+-- name: recount_lengths
+select i.experiment_id, length(a.response) as length, count(*) as n
+  from attempts a join items i on i.id = a.item_id
+ where a.response <> '' and a.seq > coalesce((select attempt_seq from before_minutes), 0)
+ group by 1, 2;
 
 -- name: items_without_key
 select w.item_id from work w join items i on i.id = w.item_id and i.parent_id is null

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batchgen.errors import Remedy, SchemaError
 from batchgen.installed import shipped_path
+from batchgen.store.minutes import bucket_of
 
 APPLICATION_ID = 0x6261746E  # "batn"
 # With other tables and columns.
@@ -36,6 +37,9 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: made by a newer batchgen (schema {version}; this one knows {len(newest)}). "
             "Upgrade batchgen: pip install -U batchgen-llm"
         )
+    if version < len(newest):  # for 0002
+        connection.create_function("bucket", 1, _bucket, deterministic=True)
+        connection.create_function("chars", 1, len, deterministic=True)
     for number, file in enumerate(newest[version:], start=version + 1):
         _apply(connection, number, file)
 
@@ -53,6 +57,10 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     if application_id != APPLICATION_ID and (tables or application_id):
         raise SchemaError(f"{path}: not a batchgen database.", Remedy.NAME_DATABASE)
     return int(version)
+
+
+def _bucket(n: int | None) -> int | None:
+    return None if n is None else bucket_of(n)
 
 
 def _apply(connection: sqlite3.Connection, number: int, file: Path) -> None:

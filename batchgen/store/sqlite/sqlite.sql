@@ -364,6 +364,27 @@ values (:experiment_id, :reason, :http_status, :n, :newest_error)
 on conflict (experiment_id, reason, http_status) do update
    set n = n + :n, newest_error = :newest_error;
 
+-- name: add_to_minutes
+-- What has buckets is given with what was there, added up.
+insert into minutes (experiment_id, minute, done, failed, calls, latency_ms, prompt_tokens,
+  completion_tokens, cached_tokens, reasoning_tokens, cost_usd, latencies, lengths, reasons,
+  slowest, slowest_ms)
+values (:experiment_id, :minute, :done, :failed, :calls, :latency_ms, :prompt_tokens,
+  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd, :latencies, :lengths, :reasons,
+  :slowest, :slowest_ms)
+on conflict (experiment_id, minute) do update
+   set done = done + excluded.done, failed = failed + excluded.failed,
+       calls = calls + excluded.calls, latency_ms = latency_ms + excluded.latency_ms,
+       prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+       completion_tokens = completion_tokens + excluded.completion_tokens,
+       cached_tokens = cached_tokens + excluded.cached_tokens,
+       reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+       cost_usd = cost_usd + excluded.cost_usd, latencies = excluded.latencies,
+       lengths = excluded.lengths, reasons = excluded.reasons,
+       slowest = iif(excluded.slowest_ms > coalesce(slowest_ms, -1), excluded.slowest, slowest),
+       slowest_ms = iif(excluded.slowest_ms > coalesce(slowest_ms, -1), excluded.slowest_ms,
+                        slowest_ms);
+
 -- name: remove_unknown_attempt
 -- Of a worker that was taken for dead: what came after all takes its place.
 -- What a budget has counted for it stays.
@@ -948,6 +969,9 @@ delete from totals where experiment_id = :experiment_id;
 -- name: delete_failed_calls
 delete from failed_calls where experiment_id = :experiment_id;
 
+-- name: delete_minutes
+delete from minutes where experiment_id = :experiment_id;
+
 -- name: record_export
 insert into exports (experiment_id, path, rows, sha256, result_seq, exported_at)
 values (:experiment_id, :path, :rows, :sha256, :result_seq, :now)
@@ -1307,6 +1331,49 @@ select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_
   from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
  order by a.seq desc limit :limit;
 
+------------------------------------------------------------------------------- minutes
+
+-- name: span_of_minutes
+-- The first and the last minute of which anything is known.
+select min(first) as first, max(last) as last
+  from (select (select min(minute) from minutes m
+                 where m.experiment_id = e.value and m.minute > 0) as first,
+               (select max(minute) from minutes m
+                 where m.experiment_id = e.value and m.minute > 0) as last
+          from json_each(:experiment_ids) e);
+
+-- name: points_of_minutes
+-- So many minutes each (`every`), without what has buckets.
+select minute / :every * :every as minute, sum(done) as done, sum(failed) as failed,
+       sum(calls) as calls, sum(prompt_tokens) as prompt_tokens,
+       sum(completion_tokens) as completion_tokens, sum(cost_usd) as cost_usd, slowest,
+       max(slowest_ms) as slowest_ms
+  from minutes
+ where experiment_id in (select value from json_each(:experiment_ids))
+   and minute between :first and :last group by 1 order by 1;
+
+-- name: buckets_of_minutes
+select minute, latencies, lengths, reasons from minutes
+ where experiment_id in (select value from json_each(:experiment_ids))
+   and minute between :first and :last;
+
+-- name: until_minute
+-- What there was before it.
+select coalesce(sum(done), 0) as done, coalesce(sum(failed), 0) as failed,
+       coalesce(sum(calls), 0) as calls, coalesce(sum(cost_usd), 0) as cost_usd
+  from minutes
+ where experiment_id in (select value from json_each(:experiment_ids)) and minute < :first;
+
+-- name: sampled_calls
+-- Those of these numbers that are there, and of these experiments.
+select a.finished_at / 60000 as minute, a.seq, a.reason, a.latency_ms,
+       length(a.response) as length
+  from json_each(:seqs) s
+  cross join attempts a on a.seq = s.value
+  cross join items i on i.id = a.item_id
+ where i.experiment_id in (select value from json_each(:experiment_ids))
+   and a.outcome <> 'unknown' order by a.seq;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window
@@ -1400,6 +1467,42 @@ select i.experiment_id, count(*) as calls, sum(a.outcome = 'unknown') as unknown
 select i.experiment_id, a.reason, coalesce(a.http_status, 0) as http_status, count(*) as n
   from attempts a cross join items i on i.id = a.item_id
  where a.reason is not null group by 1, 2, 3;
+
+-- name: recount_minutes
+-- What the calls of each minute used, by the minutes; none of those that minute 0 has.
+select i.experiment_id, a.finished_at / 60000 as minute, sum(a.outcome <> 'unknown') as calls,
+       sum(a.latency_ms) as latency_ms, sum(a.prompt_tokens) as prompt_tokens,
+       sum(a.completion_tokens) as completion_tokens, sum(a.cached_tokens) as cached_tokens,
+       sum(a.reasoning_tokens) as reasoning_tokens, sum(a.cost_usd) as cost_usd,
+       sum(a.outcome = 'answered' and a.latency_ms is not null) as latencies,
+       sum(a.outcome = 'answered' and a.response <> '') as lengths,
+       count(a.reason) as reasons, max(a.latency_ms) as slowest_ms
+  from attempts a cross join items i on i.id = a.item_id
+ where a.seq > coalesce((select attempt_seq from before_minutes), 0)
+ group by 1, 2 order by 1, 2;
+
+-- name: recount_ends
+-- Rows that ended in each minute, by the minutes; none of those that minute 0 has.
+select i.experiment_id, r.finished_at / 60000 as minute, sum(r.state = 'done') as done,
+       sum(r.state = 'failed') as failed
+  from results r cross join items i on i.id = r.item_id
+ where r.reparsed = 0 and r.seq > coalesce((select result_seq from before_minutes), 0)
+ group by 1, 2 order by 1, 2;
+
+-- name: recount_latencies
+select i.experiment_id, a.latency_ms, count(*) as n
+  from attempts a cross join items i on i.id = a.item_id
+ where a.outcome = 'answered' and a.latency_ms is not null
+   and a.seq > coalesce((select attempt_seq from before_minutes), 0)
+ group by 1, 2;
+
+-- name: recount_lengths
+-- For SQLite a text ends at its first U+0000: such answers are given themselves.
+select i.experiment_id, iif(instr(a.response, char(0)), a.response, length(a.response)) as length,
+       count(*) as n
+  from attempts a cross join items i on i.id = a.item_id
+ where a.response <> '' and a.seq > coalesce((select attempt_seq from before_minutes), 0)
+ group by 1, 2;
 
 -- name: items_without_key
 -- Two sorts; a join would scan the keys for each item, as they are indexed by key only.
@@ -1522,6 +1625,12 @@ select n.item_id from new_item_keys n join item_keys k on k.key = n.key
  where k.item_id <> n.item_id
 union all
 select max(item_id) from new_item_keys group by key having count(*) > 1 limit 20;
+
+------------------------------------------------------------------------------- of SQLite alone: minutes
+
+-- name: buckets_of_minute
+select latencies, lengths, reasons from minutes
+ where experiment_id = :experiment_id and minute = :minute;
 
 ------------------------------------------------------------------------------- of SQLite alone: intake
 

@@ -17,7 +17,8 @@ given is in store/transaction.py. What each promises is said where it is asked f
     admin        whole experiments       files         live files, exports
     look         how it goes             results, chain_rows         what export reads
     pages        what is browsed           stretches, random_rows        the rows that it has
-    verify       the proof
+    minutes      what was done in each minute          series        and over time, for plots
+    verify       the proof                             verify_minutes
     rows         rows of statements as values
 
 common.sql has the statements that all engines take as they are; the others each has in a file.

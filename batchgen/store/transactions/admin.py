@@ -36,7 +36,7 @@ def _delete(db: Transaction, experiment_id: int) -> None:
     for query in (
         "delete_keys", "delete_keys_not_sorted", "delete_results", "delete_items",
         "delete_counters", "delete_parser_counters", "delete_step_counters", "delete_totals",
-        "delete_failed_calls", "delete_experiment",
+        "delete_failed_calls", "delete_minutes", "delete_experiment",
     ):  # fmt: skip
         db.execute(query, which)
 

@@ -507,6 +507,11 @@ select i.id, i.sample, w.state
   from items i join work w on w.item_id = i.id where i.sample_of = :first
  order by 2;
 
+------------------------------------------------------------------------------- minutes
+
+-- name: before_minutes
+select attempt_seq from before_minutes;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: superseded_of_all
@@ -563,6 +568,20 @@ select w.item_id from work w
 -- name: running_without_worker
 select w.item_id from work w left join workers k on k.id = w.worker_id
  where w.state = 'running' and k.id is null limit 20;
+
+-- name: minutes
+-- All of them, by the minutes.
+select experiment_id, minute, done, failed, calls, latency_ms, prompt_tokens, completion_tokens,
+       cached_tokens, reasoning_tokens, cost_usd, latencies, lengths, reasons, slowest_ms
+  from minutes order by experiment_id, minute;
+
+-- name: wrong_slowest
+-- What is said to be the slowest call of a minute, and is not one of it that took so long.
+select m.experiment_id, m.minute from minutes m
+  left join attempts a on a.seq = m.slowest and a.latency_ms = m.slowest_ms
+   and a.finished_at / 60000 = m.minute
+  left join items i on i.id = a.item_id and i.experiment_id = m.experiment_id
+ where m.slowest is not null and i.id is null limit 20;
 
 -- name: repeated_ids
 select custom_id, experiment_id from items i

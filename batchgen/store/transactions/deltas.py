@@ -1,9 +1,10 @@
-"""Writes the deltas of a transaction into the counters and totals."""
+"""Writes the deltas of a transaction into the counters, totals and minutes."""
 
 from msgspec.structs import asdict
 
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.minutes import write_minutes
 
 
 def write_deltas(db: Transaction, deltas: CounterDeltas) -> None:
@@ -24,10 +25,12 @@ def write_deltas(db: Transaction, deltas: CounterDeltas) -> None:
             if delta
         ],
     )
+    minutes = deltas.minutes()
+    totals = deltas.totals(minutes)
     db.execute_many(
-        "add_to_totals",
-        [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
+        "add_to_totals", [{"experiment_id": id_, **asdict(one)} for id_, one in totals.items()]
     )
+    write_minutes(db, minutes)
     if deltas.failed_calls:
         rows = [asdict(one) for one in deltas.failed_calls.values()]
         db.execute_many("add_failed_calls", rows)

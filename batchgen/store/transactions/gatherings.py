@@ -124,6 +124,7 @@ class _Gathering:
         self._db.execute(
             "fail_without_call", {"item_id": row.item_id, "result_seq": seq}
         )  # fmt: skip
+        self._followers.deltas.end(row.experiment_id, self._now, failed=True)
         failed = row._replace(result_state=State.FAILED, reason=end.reason)
         leave(self._followers.deltas, row, self._followers.steps)
         become(self._followers.deltas, failed, State.FAILED, self._followers.steps)

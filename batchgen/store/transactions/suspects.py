@@ -71,6 +71,7 @@ def acquit(db: Transaction, suspects: Sequence[SuspectRow], now: int) -> None:
             )  # fmt: skip
             append_results(db, [row])
             result_seq += 1
+            deltas.end(one.experiment_id, now, failed=True)
             deltas.parse(one.experiment_id, parser_id, +1)
             deltas.move(one.experiment_id, State.PENDING, -1)
             deltas.move(one.experiment_id, State.FAILED, +1, one.reason)

@@ -29,6 +29,11 @@ CREATE TABLE attempts (
   constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
 ) strict;
 
+CREATE TABLE before_minutes (
+  attempt_seq integer primary key,                 -- attempts.seq
+  result_seq  integer not null                     -- results.seq
+) strict;
+
 CREATE TABLE calls_ahead (
   server    text    not null,                      -- a hash of its URL
   worker_id integer not null references workers (id) on delete cascade,
@@ -150,6 +155,29 @@ CREATE TABLE live_files (
   constraint sha256_is_hex   check (length(sha256) = 64),
   constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
   constraint a_line_has_size check (size_bytes >= rows)
+) strict, without rowid;
+
+CREATE TABLE minutes (
+  experiment_id     integer not null,
+  minute            integer not null,              -- since 1970, UTC; 0: all before minutes were kept
+  done              integer not null default 0,    -- rows that ended so, but for those parsed again
+  failed            integer not null default 0,
+  calls             integer not null default 0,    -- by the time at which they ended; no unknown ones
+  latency_ms        integer not null default 0,
+  prompt_tokens     integer not null default 0,
+  completion_tokens integer not null default 0,
+  cached_tokens     integer not null default 0,
+  reasoning_tokens  integer not null default 0,
+  cost_usd          real    not null default 0,    -- also what a budget has booked for unknown calls
+  -- JSON, each {bucket: how many}: bucket b has what is at least 1.1^b, and less than 1.1^(b + 1).
+  latencies         text    not null default '{}', -- ms, of calls that were answered
+  lengths           text    not null default '{}', -- characters, of answers that have a text
+  reasons           text    not null default '{}', -- JSON: calls that failed, by why
+  slowest           integer,                       -- attempts.seq: the call that took longest
+  slowest_ms        integer,
+  primary key (experiment_id, minute),
+  constraint not_negative   check (done >= 0 and failed >= 0 and calls >= 0 and latency_ms >= 0),
+  constraint slowest_took_some check ((slowest is null) = (slowest_ms is null))
 ) strict, without rowid;
 
 CREATE TABLE moves (
