@@ -26,13 +26,13 @@ _FLAGS = (
     "--no-first-run",
     f"--host-resolver-rules={_HOSTS}",
 )
-_PATIENCE_S = 30
+_PATIENCE_S = 60
 
 # Calls back as soon as the condition is true, and after each change of the page looks again.
 _UNTIL = """
-const [condition, done] = arguments;
+const [done] = arguments;
 const look = () => {
-  const found = eval(condition);
+  const found = CONDITION;
   if (found) { observer.disconnect(); done(found); }
 };
 const observer = new MutationObserver(look);
@@ -56,9 +56,9 @@ class Browser:
         return await asyncio.to_thread(self._driver.execute_script, script, *arguments)
 
     async def until(self, condition: str) -> Any:
-        """What a JavaScript expression comes to, as soon as that is true; on one page. For whoever
-        drives the browser, the rules for scripts of pages do not count."""
-        return await asyncio.to_thread(self._driver.execute_async_script, _UNTIL, condition)
+        """What a JavaScript expression comes to, as soon as that is true; on one page."""
+        script = _UNTIL.replace("CONDITION", condition)
+        return await asyncio.to_thread(self._driver.execute_async_script, script)
 
     async def text(self, css: str = "body") -> str:
         """What is seen of the first element."""

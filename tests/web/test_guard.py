@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 
 import aiohttp
 import pytest
@@ -53,26 +54,24 @@ def check_headers(answer: Answer) -> None:
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
-async def test_it_is_called_by_a_name_of_this_machine_on_any_port(
-    viewer: Viewer, name: str
-) -> None:
-    for host in (name, f"{name}:{viewer.port}", f"{name}:8080"):
-        assert (await viewer.get("/e/default", {"Host": host})).status == 200
+async def test_it_is_called_by_a_name_of_this_machine_on_any_port(viewer: Viewer) -> None:
+    for name in ("127.0.0.1", "localhost", "LocalHost", "[::1]"):
+        for host in (name, f"{name}:{viewer.port}", f"{name}:8080"):
+            assert (await viewer.get("/e/default", {"Host": host})).status == 200
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "localhost.", "0.0.0.0",
-     "127.0.0.1@evil.example", "evil.example:80@127.0.0.1", "127.0.0.2", "[::]", "::1", "", "[::1"],
-)  # fmt: skip
-async def test_by_no_other_name_is_anything_answered(viewer: Viewer, host: str) -> None:
-    for place in [*places(viewer), f"/?token={viewer.token}"]:
-        answer = await viewer.get(place, {"Host": host})
-        assert answer.status == 403
-        assert "Set-Cookie" not in answer.headers
-        check_headers(answer)
-        assert "default" not in answer.text.replace("default-src", "")
+async def test_by_no_other_name_is_anything_answered(viewer: Viewer) -> None:
+    for host in (
+        "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "localhost.",
+        "0.0.0.0", "127.0.0.1@evil.example", "evil.example:80@127.0.0.1", "127.0.0.2", "[::]",
+        "::1", "", "[::1", "127.0.0.1:80:80", "127.0.0.1:x",
+    ):  # fmt: skip
+        for place in [*places(viewer), f"/?token={viewer.token}"]:
+            answer = await viewer.get(place, {"Host": host})
+            assert answer.status == 403, (host, place)
+            assert "Set-Cookie" not in answer.headers
+            check_headers(answer)
+            assert "default" not in answer.text
 
 
 async def test_two_names_are_none(viewer: Viewer) -> None:
@@ -120,49 +119,39 @@ async def test_the_link_gives_a_cookie_and_leaves_no_token_in_the_address(viewer
         check_headers(answer)
 
 
-@pytest.mark.parametrize(
-    "place", ["//evil.example/", "///evil.example", "/%5Cevil.example", "/\\x"]
-)
-async def test_the_link_leads_nowhere_else(viewer: Viewer, place: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
-    asked = f"GET {place}?token={viewer.token} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    writer.write(asked.encode())
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-    for line in head:
-        if line.startswith("Location: "):
-            assert line[10] == "/"
-            assert line[11:12] not in ("/", "\\")
-    writer.close()
-    await writer.wait_closed()
+async def test_the_link_leads_nowhere_else(viewer: Viewer) -> None:
+    for place in ("//evil.example/", "///evil.example", "/%5Cevil.example", "/\\x", "//\\/x"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
+        asked = f"GET {place}?token={viewer.token} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        writer.write(asked.encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert re.search(r"^Location: /[^/\\]", head, re.MULTILINE), head
+        writer.close()
+        await writer.wait_closed()
 
 
-@pytest.mark.parametrize("method", ORDERS)
-@pytest.mark.parametrize(
-    "headers",
-    [
+async def test_only_our_own_pages_give_orders(viewer: Viewer) -> None:
+    own = viewer.origin
+    for said in (
         {},
         {"Sec-Fetch-Site": "same-site"},  # another port of this machine
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "none"},
         {"Sec-Fetch-Site": "same-origin, same-origin"},
-        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:{port}"},
+        {"Sec-Fetch-Site": "same-site", "Origin": own},
         {"Sec-Fetch-Site": ""},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
-        {"Origin": "http://localhost:{port}"},
-        {"Origin": "https://127.0.0.1:{port}"},
-        {"Origin": "http://127.0.0.1:{port}.evil.example"},
-        {"Referer": "http://127.0.0.1:{port}/"},
-    ],
-)
-async def test_only_our_own_pages_give_orders(
-    viewer: Viewer, method: str, headers: dict[str, str]
-) -> None:
-    said = {name: value.format(port=viewer.port) for name, value in headers.items()}
-    for place in places(viewer):
-        answer = await viewer.ask(method, place, headers=said)
-        assert answer.status == 403
-        check_headers(answer)
+        {"Origin": own.replace("127.0.0.1", "localhost")},
+        {"Origin": own.replace("http:", "https:")},
+        {"Origin": f"{own}.evil.example"},
+        {"Referer": f"{own}/"},
+    ):
+        for method in ORDERS:
+            for place in places(viewer):
+                answer = await viewer.ask(method, place, headers=said)
+                assert answer.status == 403, (method, place, said)
+                check_headers(answer)
 
 
 @pytest.mark.parametrize(
@@ -194,17 +183,17 @@ async def test_a_body_that_is_too_large_is_refused(viewer: Viewer) -> None:
     assert (await viewer.ask("POST", "/e/default", data=body, headers=own)).status == 413
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "something", "none, none"])
-async def test_other_sites_go_there_but_take_nothing(viewer: Viewer, site: str) -> None:
-    for mode, target in (
-        ("cors", "empty"), ("no-cors", "image"), ("no-cors", "script"),
-        ("navigate", "iframe"), ("navigate", "object"), ("websocket", ""),
-    ):  # fmt: skip
-        said = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": target}
-        for place in places(viewer):
-            assert (await viewer.get(place, said)).status == 403
-    visit = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-    assert (await viewer.get("/e/default", visit)).status == 200
+async def test_other_sites_go_there_but_take_nothing(viewer: Viewer) -> None:
+    for site in ("cross-site", "same-site", "something", "none, none"):
+        for mode, target in (
+            ("cors", "empty"), ("no-cors", "image"), ("no-cors", "script"),
+            ("navigate", "iframe"), ("navigate", "object"), ("websocket", ""),
+        ):  # fmt: skip
+            said = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": target}
+            for place in places(viewer):
+                assert (await viewer.get(place, said)).status == 403, (said, place)
+        visit = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        assert (await viewer.get("/e/default", visit)).status == 200
 
 
 async def test_our_own_pages_and_whoever_types_the_address_are_answered(viewer: Viewer) -> None:

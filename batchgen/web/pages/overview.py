@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from batchgen.display.commands import Commands
 from batchgen.display.status import (
@@ -15,8 +16,10 @@ from batchgen.display.status import (
     waits_for,
 )
 from batchgen.display.steps import stale_lines
+from batchgen.jobs.expected import expected_pending
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, status_of
+from batchgen.store import Counts
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
@@ -38,16 +41,26 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     status = await view.pages.read(lambda store: status_of(store, view.config, name))
     [summary] = status.experiments
+    standing = _expected(summary)
     return view.frame.page(
         request, "experiment.html", title=summary.name,
         command=("status", "--experiment", name), experiment=name, section="overview",
-        status_=status, summary=summary, counts=summary.counts,
-        left_s=left_s(status, status.items_per_s) if summary.counts.open else None,
+        status_=status, summary=summary, counts=summary.counts, standing=standing,
+        left_s=left_s(replace(status, total=standing), status.items_per_s)
+        if standing.open
+        else None,
         expected_usd=_expected_usd(summary), notes=list(_notes(status, view.commands)),
         held={
             one.id: waits_for(one, status.at_ms) if one.alive else GONE for one in status.workers
         },
     )  # fmt: skip
+
+
+def _expected(summary: ExperimentSummary) -> Counts:
+    """With the rows that steps will still make, as pending ones."""
+    if not summary.steps:
+        return summary.counts
+    return replace(summary.counts, pending=expected_pending(summary.steps))
 
 
 def _expected_usd(summary: ExperimentSummary) -> float | None:

@@ -1,0 +1,158 @@
+"""What only a real browser can show: what it lets other sites do, and pages that go on by
+themselves."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from batchgen.simulate import Simulator
+from tests.kits.browser import EVIL, Browser
+from tests.kits.crashes import until
+from tests.kits.page import Viewer, viewing
+from tests.kits.project import Project, ended
+
+PAUSED = "select count(*) from workers where report like '%\"paused\":true%'"
+ORDERED = "select count(*) from workers where paused"
+
+
+@asynccontextmanager
+async def another_site(page: str) -> AsyncIterator[str]:
+    """On another port of this machine, which is the same site to a browser."""
+
+    async def show(_: web.BaseRequest) -> web.Response:
+        return web.Response(text=page, content_type="text/html")
+
+    runner = web.ServerRunner(web.Server(show, access_log=None))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site.port}/"
+    finally:
+        await runner.cleanup()
+
+
+async def test_nobody_else_gets_in(browser: Browser, viewer: Viewer) -> None:
+    await browser.open(f"{viewer.origin}/e/default")
+    assert "the link that batchgen view has printed" in await browser.text()
+    await browser.open(f"http://{EVIL}:{viewer.port}/?token={viewer.token}")
+    assert "not a name of this server" in await browser.text()
+    await browser.open(viewer.link)
+    assert browser.url == f"{viewer.origin}/e/default"
+    assert "default" in await browser.text("h1")
+    await browser.open(f"http://{EVIL}:{viewer.port}/e/default")
+    assert "not a name of this server" in await browser.text()
+
+
+async def test_another_port_of_this_machine_gives_no_order_and_sees_nothing(
+    browser: Browser, project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    worker = await project.start("work", "-c", "1")
+    await simulator.received(1)
+    async with viewing(project) as viewer:
+        await browser.open(viewer.link)  # so the cookie is there, and sent to any port
+        order = f"{viewer.origin}/workers/pause"
+        form = f'<form method="post" action="{order}"><button>x</button></form>'
+        async with another_site(form) as site:
+            await browser.open(site)
+            await browser.click("button")
+            assert browser.url == order
+            assert "Another site asked for this" in await browser.text()
+        asks = f"""<p id="said"></p><script>
+            const tries = [
+              fetch("{order}", {{method: "POST", mode: "no-cors", credentials: "include",
+                body: new URLSearchParams()}}),
+              fetch("{order}", {{method: "DELETE", credentials: "include"}}),
+              fetch("{viewer.origin}/e/default", {{credentials: "include"}}),
+            ];
+            Promise.allSettled(tries).then((all) => {{
+              document.getElementById("said").textContent =
+                all.map((one) => one.status + (one.value ? one.value.type : "")).join(" ");
+            }});
+            </script><iframe src="{viewer.origin}/e/default"></iframe>"""
+        async with another_site(asks) as site:
+            await browser.open(site)
+            said = await browser.until("document.getElementById('said').textContent")
+            # The first was sent, as it needs no leave, and refused; nobody sees how.
+            assert said in ("fulfilledopaque rejected rejected", "rejected rejected rejected")
+            complaints = " ".join(await browser.complaints())
+            assert "frame-ancestors" in complaints or "X-Frame-Options" in complaints
+        assert viewer.said == []
+    assert project.query(ORDERED) == [(0,)]
+    simulator.release()
+    assert (await ended(worker)).code == 0
+
+
+async def test_numbers_follow_a_run_that_is_paused_from_the_page(
+    browser: Browser, project: Project, simulator: Simulator
+) -> None:
+    project.pool({"word": f"w{number}"} for number in range(30))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+        await browser.open(viewer.link)
+        tiles = "document.getElementById('tiles').innerText.replace(/\\s+/g, ' ')"
+        assert "pending 30" in await browser.run(f"return {tiles}")
+        simulator.hold()
+        worker = await project.start("work", "-c", "3")
+        await simulator.received(3)
+        assert await browser.until(f"/in flight [1-9]/.test({tiles})")
+
+        await browser.open(f"{viewer.origin}/workers")
+        await browser.click("#orders form[action$=pause] button")
+        assert "1 worker told to pause. 3 calls in flight will be finished" in await browser.text()
+        await until(project.database, PAUSED)
+        simulator.release()
+        assert await browser.until("document.getElementById('workers').innerText.includes('0 / 3')")
+        assert simulator.calls == 3
+
+        await browser.click("#workers form[action$=resume] button")
+        await browser.open(f"{viewer.origin}/e/default")
+        assert await browser.until(f"{tiles}.includes('done 30')")
+        assert (await ended(worker)).code == 0
+        assert await browser.complaints() == []
+        assert len(viewer.said) == 2
+
+
+async def test_a_server_that_is_away_is_told_and_waited_for(
+    browser: Browser, answered: Project
+) -> None:
+    async with viewing(answered) as viewer:
+        await browser.open(viewer.link)
+        assert await browser.until("document.documentElement.dataset.ready > 1")
+    state = "document.getElementById('state').textContent"
+    assert await browser.until(f"{state}.startsWith('No answer since')")
+    async with viewing(answered, port=viewer.port):
+        assert await browser.until(f"{state} === ''")
+
+
+async def test_ten_tabs_are_all_live(browser: Browser, viewer: Viewer) -> None:
+    await browser.open(viewer.link)
+    for _ in range(9):
+        await browser.new_tab()
+        await browser.open(f"{viewer.origin}/e/default")
+        assert await browser.text("h1") == "default"
+    assert await browser.until("document.documentElement.dataset.ready > 1")
+    assert await browser.complaints() == []
+
+
+async def test_no_script_but_ours_runs_and_nothing_is_loaded_from_outside(
+    browser: Browser, viewer: Viewer
+) -> None:
+    """What the other tests rely on: the browser complains where the policy forbids something."""
+    await browser.open(viewer.link)
+    assert await browser.complaints() == []
+    for markup in (
+        "<img src='http://elsewhere.example/x.png'>",
+        "<img src=x onerror='window.pwned = 1'>",
+        "<p style='color: red'>",
+    ):
+        await browser.run("document.querySelector('h1').innerHTML = arguments[0]", markup)
+        assert await browser.run("return window.pwned") is None
+    complaints = " ".join(await browser.complaints())
+    assert "violates the following Content Security Policy directive" in complaints
+    assert "style-src" in complaints
+    assert "img-src" in complaints
