@@ -50,6 +50,7 @@ def link(answer: Answer, attributes: str) -> str:
     return html.unescape(found[1])
 
 
+@pytest.mark.on_both_engines
 async def test_a_table_has_the_fields_of_the_values_as_columns(rows: Viewer) -> None:
     answer = await rows.get("/e/default/items")
     assert answer.status == 200
@@ -82,6 +83,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.on_both_engines
 async def test_rows_are_chosen_by_the_address_and_the_command_is_told(rows: Viewer) -> None:
     for query, expected, command in CHOSEN:
         answer = await rows.get(f"/e/default/items?{query}")
@@ -104,6 +106,7 @@ async def test_an_experiment_that_is_not_there_is_no_page(rows: Viewer) -> None:
         assert (await rows.get(place)).status == 404
 
 
+@pytest.mark.on_both_engines
 async def test_a_row_leads_to_its_neighbours_within_the_filter(rows: Viewer) -> None:
     listed = await rows.get("/e/default/items?where=parsed.score+%3E+56&order=pool")
     assert ids(listed) == ["id-57", "id-58", "id-59"]
@@ -133,6 +136,7 @@ async def test_without_a_list_a_row_stands_in_the_pool(rows: Viewer) -> None:
     assert [urlsplit(one.place).path for one in (before, after)] == ["/items/4", "/items/6"]
 
 
+@pytest.mark.on_both_engines
 async def test_one_row_has_all_that_was_sent_and_came_back(rows: Viewer) -> None:
     answer = await rows.get("/items/4")
     shown = html.unescape(answer.text)
@@ -182,6 +186,15 @@ async def test_a_search_says_how_far_it_looked(
         further = await viewer.get(link(answer, "data-go-on"))
         assert ids(further) == ["id-0"]
         assert "Searched 60, to the end." in further.text
+
+
+async def test_a_search_that_fills_a_page_is_not_at_its_end(rows: Viewer) -> None:
+    full = await rows.get("/e/default/items?q=w0&order=pool")
+    assert len(ids(full)) == 50
+    assert "to the end" not in full.text
+    last = await rows.get(link(full, 'rel="next"'))
+    assert len(ids(last)) == 10
+    assert "Searched 60, to the end." in last.text
 
 
 async def test_pages_speak_chinese(rows: Viewer) -> None:

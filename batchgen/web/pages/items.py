@@ -66,7 +66,8 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         )
     else:
         counted = found
-    looked_at = _number(query.get("looked")) + (found.looked_at if found else 0)
+    # Rows of other experiments may stand in between.
+    looked_at = min(_number(query.get("looked")) + found.looked_at, found.of) if found else 0
     columns = _columns(found.rows) if found else ()
     return view.frame.page(
         request, "items.html", title=name, experiment=name, section="items",
@@ -77,7 +78,7 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         reasons=[(one.value, counted.counts.reasons[one.value]) for one in Reason
                  if counted.counts.reasons[one.value]],
         previous=_page(name, query, before=found.previous) if found and found.previous else None,
-        next=_next(name, query, found, looked_at) if found else None,
+        next=_next(name, query, found, looked_at if wanted.is_searched else 0) if found else None,
         first=_page(name, query) if query.get("after") or query.get("before") else None,
         looked_at=looked_at, is_searched=wanted.is_searched,
         is_live=not wanted.is_searched and not query.get("after") and not query.get("before"),
@@ -145,7 +146,7 @@ def _page(name: str, query: Mapping[str, str], **place: object) -> str:
 def _next(name: str, query: Mapping[str, str], found: Shown, looked_at: int) -> str | None:
     if found.next is None:
         return None
-    return _page(name, query, after=found.next, looked=looked_at if found.is_cut else None)
+    return _page(name, query, after=found.next, looked=looked_at or None)
 
 
 def _number(text: str | None) -> int:
@@ -212,6 +213,8 @@ def _given_text(row: PageRow) -> str:
         if found[1] != "id":  # it stands beside it
             values.append(_unquoted(found[2]))
     is_flat = row.input[place:].strip() in ("", "}")
+    if row.input == "{}":  # of a later step, which is made of others
+        return ""
     return " · ".join(values) if values and is_flat else row.input
 
 
