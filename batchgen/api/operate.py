@@ -22,6 +22,7 @@ from batchgen.export import (
     ExportRequest,
     Extra,
     Overwriting,
+    Reviewed,
     column_names,
     format_of,
 )
@@ -150,6 +151,7 @@ class ExportWords(Struct, frozen=True):
     summary: Path | None
     force: bool
     step: str | None
+    reviewed: str | None
 
     def request(self, path: Path | None, of: Exportable) -> ExportRequest:
         if self.failed and self.failed_too:
@@ -171,6 +173,8 @@ class ExportWords(Struct, frozen=True):
             is_guarded=self.guard,
             step=of.step,
             groups=of.groups,
+            reviewed=None if self.reviewed is None else _reviewed(self.reviewed),
+            review_names=of.review_names,
         )
 
 
@@ -205,6 +209,13 @@ def _extra(word: str) -> Extra:
         return Extra(word)
     except ValueError:
         raise UsageError(f"extras: {word!r} is not one of {', '.join(Extra)}.") from None
+
+
+def _reviewed(word: str) -> Reviewed:
+    try:
+        return Reviewed(word)
+    except ValueError:
+        raise UsageError(f"reviewed: {word!r} is not one of {', '.join(Reviewed)}.") from None
 
 
 def _reason(word: str) -> Reason:

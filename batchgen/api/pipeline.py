@@ -260,6 +260,7 @@ class DataGenerationPipeline:
         summary: str | Path | None = None,
         force: bool = False,
         step: str | None = None,
+        reviewed: str | None = None,
     ) -> Exported:
         """Write the done rows (or the `failed` ones; `failed_too`: both) to a file, in the order of
         the pool. `format`: default as the suffix of `path` says. `where`: only rows for which it
@@ -268,14 +269,16 @@ class DataGenerationPipeline:
         it is. `extras`: put these of each answer into its row too, such as ["reasoning"]. `group`:
         a line for each item, with its samples or its chains in a list. `shards`: split into so many
         files. `summary`: a file for counts, tokens, cost and hashes of the export, as JSON.
-        `force`: write over a file that batchgen did not write.
+        `force`: write over a file that batchgen did not write. `reviewed`: "accepted", only the
+        rows that people accepted, or "not-rejected", all but those that they rejected; their edits
+        stand in place of the parsed values.
 
         Where items have steps there is a row a chain, and `where` may name steps, as in
         'judge.score >= 4'; with `step` a row for each done row of that step."""
         words = operate.ExportWords(
             format, where, failed, failed_too,
             columns if isinstance(columns, str) else tuple(columns), guard, tuple(extras),
-            group, shards, Path(summary) if summary else None, force, step,
+            group, shards, Path(summary) if summary else None, force, step, reviewed,
         )  # fmt: skip
         return self._do(operate.export(self.config, Path(path) if path else None, words))
 

@@ -49,6 +49,7 @@ _SHORT_HELPS = {
     "stop": "Stop running workers, as SIGTERM does.",
     "retry": "Put failed items back to pending, to ask again.",
     "reparse": "Parse stored answers again, without asking anything.",
+    "review": "Accept, reject or edit answers, one at a time; or list what was said of them.",
     "export": "Write the finished rows as lines, a table or conversations.",
     "verify": "Prove that the database is whole.",
     "experiments": "List the experiments in the database; rename or delete one.",

@@ -22,6 +22,7 @@ from batchgen.export import (
     MOST_SHARDS,
     ExportRequest,
     Extra,
+    Reviewed,
     column_names,
     format_of,
 )
@@ -47,6 +48,7 @@ class _Asked(Struct, frozen=True):
     summary: Path | None
     extras: tuple[str, ...]
     group: bool
+    reviewed: str | None
 
     def request(self, path: Path | None, of: Exportable) -> ExportRequest:
         of_sheet = self.columns is not None or self.no_guard
@@ -63,6 +65,8 @@ class _Asked(Struct, frozen=True):
             not self.no_guard,
             of.step,
             of.groups,
+            None if self.reviewed is None else Reviewed(self.reviewed),
+            of.review_names,
         )
 
     def check(self, *, step: str | None, follow: bool) -> None:
@@ -80,6 +84,7 @@ class _Asked(Struct, frozen=True):
             "--failed": self.failed,
             "--all": self.failed_too,
             "--where": self.where is not None,
+            "--reviewed": self.reviewed is not None,
             "--columns": self.columns is not None,
             "--no-guard": self.no_guard,
             "--shards": self.shards > 1,
@@ -112,8 +117,13 @@ _asked = gathered(
     click.option(
         "--where", metavar="EXPR",
         help="Only the rows for which this holds, such as 'parsed.label == \"positive\"'. Names: "
-             "id, input, metadata, response, parsed, and steps; ==, !=, <, <=, >, >=, in, and, or, "
-             "not.",
+             "id, input, metadata, response, parsed, steps, and review, note, edited; ==, !=, <, "
+             "<=, >, >=, in, and, or, not.",
+    ),
+    click.option(
+        "--reviewed", type=click.Choice([one.value for one in Reviewed]),
+        help="Only the rows that people accepted, or all but those that they rejected "
+             "(batchgen review); their edits stand in place of the parsed values.",
     ),
     click.option(
         "--columns", metavar="NAME,...",
@@ -156,6 +166,7 @@ _asked = gathered(
     "batchgen export -o data.parquet --shards 8 --summary data.json",
     "batchgen export --with reasoning --with tool_calls -o results.jsonl",
     "batchgen export --group -o samples.jsonl",
+    "batchgen export --reviewed accepted -o gold.jsonl",
     "batchgen export --step answer --where 'judge.score >= 4' --format messages -o train.jsonl",
     "batchgen export --follow -o - | jq .parsed",
 ))  # fmt: skip

@@ -47,7 +47,7 @@ async def export_to(
         _warn_of_where(session, request)
         left_out = left_out or await left_out_of(store, experiment, request, rows)
         stays = await _stays_stale(store, experiment, left_out)
-        if text := _left_out_text(left_out, stays=stays):
+        if text := _left_out_text(left_out, request, stays=stays):
             session.say(f"{counted(rows, 'row')}; {text}")
         return
     overwriting = Overwriting(config.own_files, force, session.say)
@@ -59,7 +59,7 @@ async def export_to(
         )
     _warn_of_where(session, request)
     stays = await _stays_stale(store, experiment, exported.left_out)
-    _say_result(session, exported, stays=stays, as_json=as_json)
+    _say_result(session, exported, request, stays=stays, as_json=as_json)
 
 
 async def follow_to(
@@ -77,7 +77,7 @@ async def follow_to(
         store, config.output_data, experiment, path, overwriting, say=session.say
     )
     stays = await _stays_stale(store, experiment, followed.left_out)
-    _say_result(session, followed, stays=stays, as_json=as_json)
+    _say_result(session, followed, None, stays=stays, as_json=as_json)
 
 
 async def _stays_stale(store: Store, experiment: Experiment, left_out: LeftOut) -> bool:
@@ -106,18 +106,21 @@ def _warn_of_where(session: Session, request: ExportRequest | None) -> None:
         session.warn(f"where: no row has {', '.join(absent)}, so that it is null in all of them")
 
 
-def _say_result(session: Session, result: ExportResult, *, stays: bool, as_json: bool) -> None:
+def _say_result(
+    session: Session, result: ExportResult, request: ExportRequest | None, *, stays: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     _warn_of_absent(session, result.absent_columns)
     if as_json:
         print_json(result.to_json())
     else:
         files = f" in {len(result.shards)} files" if result.shards else ""
         line = f"{counted(result.rows, 'row')}{files} -> {result.path}"
-        left_out = _left_out_text(result.left_out, stays=stays)
+        left_out = _left_out_text(result.left_out, request, stays=stays)
         session.say(f"{line}; {left_out}" if left_out else line)
 
 
-def _left_out_text(left_out: LeftOut, *, stays: bool) -> str:
+def _left_out_text(left_out: LeftOut, request: ExportRequest | None, *, stays: bool) -> str:
     """What is not in the file, and how to get it; empty: all is. `stays`: what is stale is made by
     the steps no more."""
     parts = []
@@ -131,5 +134,12 @@ def _left_out_text(left_out: LeftOut, *, stays: bool) -> str:
         parts.append(f"{left_out.stale} stale ({how})")
     without = left_out.without_answer
     parts += [f"{without} without a model's answer"] if without else []
-    parts += [f"{left_out.not_chosen} done, but not as --where says"] if left_out.not_chosen else []
+    if left_out.not_chosen:
+        parts.append(f"{left_out.not_chosen} done, but not as {_chosen_by(request)}")
     return f"left out: {', '.join(parts)}" if parts else ""
+
+
+def _chosen_by(request: ExportRequest | None) -> str:
+    if request is None or request.reviewed is None:
+        return "--where says"
+    return "--reviewed says" if request.where is None else "--where and --reviewed say"

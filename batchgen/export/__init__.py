@@ -3,6 +3,7 @@
 This is the door. Behind it:
 
     request         what an export is asked for, and what came of it
+    reviewed        rows with what people said of them, and their edits
     formats         the formats, one entry each
     plain           all results as JSON lines; no stored text is parsed
     groups          the samples of an item in one line
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.clock import now_ms
 from batchgen.config import OutputConfig
@@ -56,6 +58,12 @@ from batchgen.export.request import (
     Progress,
     untold,
 )
+from batchgen.export.reviewed import (
+    REVIEW_NAMES,
+    Reviewed,
+    chains_with_reviews,
+    with_reviews,
+)
 from batchgen.export.source import ResultRows
 from batchgen.export.summary import summary_text
 from batchgen.export.targets import (
@@ -71,11 +79,12 @@ from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "FORMATS", "GROUPS", "MOST_SHARDS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec",
-    "LeftOut", "LiveFile", "Overwriting", "Progress", "check_export", "check_live_file",
+    "FORMATS", "GROUPS", "MOST_SHARDS", "NO_OVERWRITING", "REVIEW_NAMES", "ExportRequest", "Extra",
+    "FormatSpec", "LeftOut", "LiveFile", "Overwriting", "Progress", "Reviewed", "chains_with_reviews",
+    "check_export", "check_live_file",
     "check_targets", "column_names", "export_file", "export_stream", "follow_to_file",
     "follow_to_stream", "format_of", "ids_of_steps", "keep_live_file", "live_path", "matches",
-    "output_path", "refuse_kept", "result_object", "untold",
+    "output_path", "refuse_kept", "result_object", "untold", "with_reviews",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()
@@ -93,6 +102,7 @@ def output_path(
     step = f".step-{request.step}" if request.step else ""
     failed = ".failed" if request.state is State.FAILED else ".all" if request.failed_too else ""
     selected = ".selected" if request.where else ""
+    selected += f".{request.reviewed}" if request.reviewed else ""
     grouped = ".grouped" if request.group else ".columns" if request.columns else ""
     return output.output_dir / f"{name}{step}{failed}{selected}{grouped}{request.format.suffix}"
 
@@ -220,15 +230,26 @@ async def _write(
 ) -> _Written:  # fmt: skip
     if experiment.step is not None:
         return await _write_chains(store, experiment, files, request, progress)
+    request = await _without_reviews(store, experiment, request)
     if request.is_plain:
         plain = await write_plain(store, experiment, files[0], request.only_state, progress)
         return _Written([plain])
     hashed = [Hashed(file) for file in files]
     if request.group:
-        rows = await write_groups(store, experiment, hashed[0], request.where, progress)
+        rows = await write_groups(store, experiment, hashed[0], request, progress)
         return _Written([(rows, hashed[0].sha256)])
     converted = await convert(ResultRows(store, experiment, request, progress), hashed, request)
     return _Written(_with_hashes(converted.rows, hashed), converted)
+
+
+async def _without_reviews(
+    store: Store, experiment: Experiment, request: ExportRequest
+) -> ExportRequest:
+    """Where nothing was said of any row, none is rejected, and all lines are the usual ones."""
+    if request.reviewed is not Reviewed.NOT_REJECTED or await store.reviews.any([experiment.id]):
+        return request
+    plain = replace(request, reviewed=None)
+    return plain if plain.is_plain else request
 
 
 async def _write_chains(

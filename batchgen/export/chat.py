@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from batchgen.endpoints import parts_beside_text
 from batchgen.errors import Remedy, UsageError
+from batchgen.export.reviewed import answer_of, is_edited
 from batchgen.export.writer import Content, Extra
 from batchgen.store import AnswerDetails, ResultRow
 from batchgen.text.json_text import dump_json
@@ -16,7 +17,7 @@ _SPEAKERS = {"user": "human", "assistant": "gpt"}
 def messages_line(row: ResultRow, content: Content) -> str:
     """The messages that were sent, and the answer as the last one."""
     details = content.details[row.id]
-    reply = _assistant(loads(row.response), details)
+    reply = _assistant(_answer("messages", row), details)
     if Extra.REASONING in content.extras:
         parts = parts_beside_text(details.body)
         if "reasoning" in parts:
@@ -58,7 +59,8 @@ def batch_line(row: ResultRow, content: Content) -> str:
 
 def _batch_response(row: ResultRow, content: Content) -> str | None:
     """None: there is none."""
-    details, body = content.details[row.id], content.body_of(row)
+    details = content.details[row.id]
+    body = content.body_of(row, _answer("openai-batch", row) if is_edited(row) else None)
     if details.http_status is None or body is None:
         return None
     if not isinstance(sent := loads(body), dict):  # a proxy's page: readers want an object
@@ -72,6 +74,19 @@ def _batch_response(row: ResultRow, content: Content) -> str | None:
         f'{{"status_code": {details.http_status}, "request_id": {dump_json(request_id)}, '
         f'"body": {body}}}'
     )
+
+
+def _answer(format_name: str, row: ResultRow) -> str:
+    """The answer, with an edit in it."""
+    answer = answer_of(row)
+    if answer is None:
+        _refuse(
+            format_name,
+            row,
+            "an edited value, as its answer is more than that value",
+            Remedy.LEAVE_OUT_ITEM,
+        )
+    return answer
 
 
 def _assistant(answer: str, details: AnswerDetails) -> _Message:
@@ -98,7 +113,7 @@ def _texts(
     format_name: str, row: ResultRow, content: Content
 ) -> tuple[dict[str, str], list[tuple[str, str]], str]:
     """The system text by its key, if there is one; who says what after it; and the answer."""
-    system, turns, answer = "", [], loads(row.response)
+    system, turns, answer = "", [], _answer(format_name, row)
     for number, message in enumerate(_messages(format_name, row, content)):
         role, text = message["role"], _text_of(message.get("content"))
         if text is None:

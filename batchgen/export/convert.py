@@ -52,7 +52,7 @@ async def convert(source: Source[R], files: Sequence[Hashed], request: ExportReq
     content = await source.content()
     total: int | None = 0
     if len(files) > 1:
-        total = None if request.where else await source.count()
+        total = None if request.chooses else await source.count()
     if source.see or total is None:
         total = await _scan(source, content)
     shares = _Shares(source, files, request, content, total)

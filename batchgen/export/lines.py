@@ -8,6 +8,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from batchgen.clock import timestamp
+from batchgen.export.reviewed import REVIEW_VALUES
 from batchgen.store import ResultRow
 from batchgen.where import Where
 
@@ -37,9 +38,9 @@ def group_head(row: ResultRow, first: int, name: str = "samples") -> str:
     )
 
 
-def sample_object(row: ResultRow) -> str:
-    """One sample in a line that `group_head` begins."""
-    return f'{{"sample": {row.sample or 1}, {answer_text(row)}, {call_text(row)}}}'
+def sample_object(row: ResultRow, more: str = "") -> str:
+    """One sample in a line that `group_head` begins; `more` is what else is said of it."""
+    return f'{{"sample": {row.sample or 1}, {answer_text(row)}, {call_text(row)}{more}}}'
 
 
 def result_object(row: ResultRow) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def matches(row: ResultRow, where: Where | None) -> bool:
 
 
 def value_of(row: ResultRow, name: str) -> Any:
-    """A value of the row, by the name that it has in the export."""
+    """A value of the row, by the name that it has in the export, or of what was said of it."""
     return _VALUES[name](row)
 
 
@@ -112,4 +113,5 @@ _VALUES: Mapping[str, Callable[[ResultRow], Any]] = {
     "metadata": lambda row: loads(row.metadata or "null"),
     "response": lambda row: loads(row.response),
     "parsed": lambda row: loads(row.parsed or row.response) if row.reason is None else None,
+    **REVIEW_VALUES,
 }

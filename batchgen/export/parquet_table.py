@@ -8,6 +8,7 @@ from typing import Any
 from batchgen.errors import BatchgenError
 from batchgen.export.columns import scalars_of
 from batchgen.export.files import Hashed
+from batchgen.export.reviewed import EDITED
 from batchgen.export.value_type import ValueType
 from batchgen.export.writer import Content, Row, Writer
 from batchgen.installed import load_pyarrow
@@ -102,7 +103,7 @@ def _arrow(pa: Any, kind: Kind) -> Any:
     if kind.startswith("["):
         return pa.list_(_arrow(pa, kind[1:-1]))
     known = {"text": pa.string(), "count": pa.int64(), "real": pa.float64(),
-             "time": pa.timestamp("ms", "UTC")}  # fmt: skip
+             "flag": pa.bool_(), "time": pa.timestamp("ms", "UTC")}  # fmt: skip
     return known.get(kind)
 
 
@@ -113,7 +114,17 @@ def _columns(content: Content) -> ParquetColumns:
     ]  # fmt: skip
     columns[1:1] = [("sample", "count")] if content.has_samples else []
     columns += [("reason", "text"), ("error", "text")] if content.has_failed else []
-    return [*columns, *((name, "json") for name in content.extras)]
+    return [*columns, *last_columns(content)]
+
+
+def last_columns(content: Content) -> ParquetColumns:
+    """Those of the extras, and whether an edit stands in the row."""
+    marks = [(EDITED, "flag")] if content.has_edits else []
+    return [*((name, "json") for name in content.extras), *marks]
+
+
+def last_cells(extras: Mapping[str, str | None]) -> dict[str, Any]:
+    return {**extras, EDITED: EDITED in extras}
 
 
 def _record(content: Content, row: ResultRow) -> dict[str, Any]:
@@ -124,4 +135,4 @@ def _record(content: Content, row: ResultRow) -> dict[str, Any]:
         "parsed": (row.parsed or row.response) if row.reason is None else None,
         "metadata": None if row.metadata == "null" else row.metadata,
         "timestamp": row.finished_at,
-    } | content.extras_of(row)  # fmt: skip
+    } | last_cells(content.extras_of(row))  # fmt: skip

@@ -9,9 +9,10 @@ from batchgen.errors import UsageError
 from batchgen.export.chosen_columns import check_columns
 from batchgen.export.columns import GROUPS
 from batchgen.export.formats import JSONL, FormatSpec, names_of
+from batchgen.export.reviewed import EDITED, REVIEW_NAMES, Reviewed, verdict_of
 from batchgen.export.writer import Extra
 from batchgen.items import State
-from batchgen.store import Counts
+from batchgen.store import Counts, ResultRow
 from batchgen.where import Where
 
 MOST_SHARDS = 200
@@ -42,7 +43,8 @@ class ExportRequest(Struct, frozen=True):
     `extras` go into each row; `group` puts the samples of an item into one line; `columns` are the
     only ones of a table, in this order (none: all); with `is_guarded` no cell of it is a formula.
     Of an experiment with steps there is a row a chain or, with a `step`, one for each row of it.
-    `groups` are the values whose fields have columns.
+    `groups` are the values whose fields have columns. `reviewed` chooses by what people said of
+    rows; `review_names` are those names in `where` that mean it.
     Raises UsageError for a combination that cannot be had."""
 
     format: FormatSpec = JSONL
@@ -57,6 +59,8 @@ class ExportRequest(Struct, frozen=True):
     is_guarded: bool = True
     step: str | None = None
     groups: tuple[str, ...] = tuple(GROUPS)
+    reviewed: Reviewed | None = None
+    review_names: tuple[str, ...] = REVIEW_NAMES
 
     def __post_init__(self) -> None:
         place = f"format {self.format.name}"
@@ -68,6 +72,11 @@ class ExportRequest(Struct, frozen=True):
             raise UsageError(
                 f"{place}: failed items have no answer to train on; choose {_or(others)}."
             )
+        if self.has_failed and self.reviewed:
+            raise UsageError(
+                "failed items have no answer that could be reviewed, so they do not go with "
+                f"reviewed {self.reviewed}."
+            )
         if self.group:
             self._check_group()
         if self.columns or not self.is_guarded:
@@ -78,7 +87,8 @@ class ExportRequest(Struct, frozen=True):
             others = names_of(lambda spec: spec.is_sheet)
             what = "columns cannot be chosen" if self.columns else "it has no guarded cells"
             raise UsageError(f"format {self.format.name}: {what}; choose {_or(others)}.")
-        check_columns(self.columns, self.extras, self.groups)
+        marks = (EDITED,) if self.needs_reviews else ()
+        check_columns(self.columns, (*self.extras, *marks), self.groups)
 
     def _check_group(self) -> None:
         refused = {
@@ -96,6 +106,18 @@ class ExportRequest(Struct, frozen=True):
             )
 
     @property
+    def chooses(self) -> bool:
+        """Whether it has some of the rows only."""
+        return self.where is not None or self.reviewed is not None
+
+    @property
+    def needs_reviews(self) -> bool:
+        """Whether it is about what people said of rows; then edits stand in it."""
+        if self.reviewed is not None:
+            return True
+        return self.where is not None and not self.where.names.isdisjoint(self.review_names)
+
+    @property
     def has_failed(self) -> bool:
         """Whether there may be failed rows in it."""
         return self.state is State.FAILED or self.failed_too
@@ -104,6 +126,10 @@ class ExportRequest(Struct, frozen=True):
     def only_state(self) -> State | None:
         """The state that all its rows have; None: they are done or failed."""
         return None if self.failed_too else self.state
+
+    def takes(self, row: ResultRow) -> bool:
+        """Whether the row is to be in it, by what was said of it."""
+        return self.reviewed is None or self.reviewed.takes(verdict_of(row))
 
     def rows_of(self, counts: Counts) -> int:
         """How many rows there are, before any is chosen."""
@@ -132,7 +158,7 @@ class ExportRequest(Struct, frozen=True):
     @property
     def _is_one_file_of_lines(self) -> bool:
         """All rows of the state, as they always are, as JSON lines in one file."""
-        has_all_rows = self.where is None and self.shards == 1
+        has_all_rows = not self.chooses and self.shards == 1
         has_usual_lines = self.format.is_export_line and not self.extras and not self.group
         has_usual_lines = has_usual_lines and self.step is None
         return has_all_rows and has_usual_lines

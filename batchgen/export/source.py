@@ -8,8 +8,9 @@ from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.files import Hashed
 from batchgen.export.lines import matches
 from batchgen.export.request import ExportRequest, Progress, untold
+from batchgen.export.reviewed import Reviewed, with_reviews
 from batchgen.export.writer import Content, Writer
-from batchgen.store import Experiment, ResultRow, Store
+from batchgen.store import Experiment, ResultRow, ReviewFilter, Store, Verdict
 
 _PAGE_ROWS = 500
 _PAGE_ROWS_WITH_BODIES = 50  # a body with logprobs is a hundred times its answer
@@ -73,19 +74,34 @@ class ResultRows(Source[ResultRow]):
         return self._request.rows_of(await self._store.counts([self._experiment.id]))
 
     async def pages(self) -> AsyncIterator[list[ResultRow]]:
-        request = self._request
+        request, rows = self._request, 0
         limit = _PAGE_ROWS_WITH_BODIES if request.needs_bodies else _PAGE_ROWS
-        after, rows, experiment_id = 0, 0, self._experiment.id
-        while page := await self._store.result_page(
-            experiment_id, request.only_state, after, limit
-        ):
-            after = page[-1].id
+        accepted = request.reviewed is Reviewed.ACCEPTED
+        async for page in self._accepted_pages(limit) if accepted else self._all_pages(limit):
             rows += len(page)
             self._progress(rows)
+            yield await with_reviews(self._store, page) if request.needs_reviews else page
+
+    async def _all_pages(self, limit: int) -> AsyncIterator[list[ResultRow]]:
+        after, experiment_id, state = 0, self._experiment.id, self._request.only_state
+        while page := await self._store.result_page(experiment_id, state, after, limit):
+            after = page[-1].id
             yield page
 
+    async def _accepted_pages(self, limit: int) -> AsyncIterator[list[ResultRow]]:
+        """By the reviews, which may be few of many rows."""
+        after, accepted = 0, ReviewFilter(Verdict.ACCEPTED, current=True)
+        while found := await self._store.reviews.page(
+            [self._experiment.id], accepted, after, limit
+        ):
+            after, ids = found[-1].item_id, [one.item_id for one in found]
+            while ids:
+                page, ids = await self._store.results_in_order(ids)
+                if page := [row for row in page if row.reason is None]:
+                    yield page
+
     def matches(self, row: ResultRow) -> bool:
-        return matches(row, self._request.where)
+        return self._request.takes(row) and matches(row, self._request.where)
 
     async def read_details(self, page: Sequence[ResultRow], content: Content) -> None:
         await read_details(self._store, [row.id for row in page], self._request, content)
@@ -101,7 +117,7 @@ def content_of(request: ExportRequest, *, has_samples: bool) -> Content:
     return Content(
         request.extras, has_samples=has_samples, has_failed=request.has_failed,
         chosen=ChosenColumns(request.columns) if request.columns else None,
-        is_guarded=request.is_guarded,
+        is_guarded=request.is_guarded, has_edits=request.needs_reviews,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def summary_text(
         "format": request.format.name,
         "state": request.only_state or "done or failed",
         "where": request.where.text if request.where else None,
+        **({} if request.reviewed is None else {"reviewed": request.reviewed.value}),
         "rows": exported.rows,
         "files": [
             {"path": str(file.path), "rows": file.rows, "sha256": file.sha256}

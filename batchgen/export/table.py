@@ -8,6 +8,7 @@ from typing import Any
 
 from batchgen.export.columns import CALL, FAILURE, AllColumns, ResultCells, TableRow
 from batchgen.export.files import Hashed
+from batchgen.export.reviewed import EDITED
 from batchgen.export.writer import Content, Row, Writer
 from batchgen.store import ResultRow
 from batchgen.text.json_text import dump_json, storable
@@ -27,7 +28,9 @@ class CsvTable(Writer[Row]):
     ) -> None:  # fmt: skip
         self._file, self._cells_of, self._extras_of = file, cells_of, extras_of
         self._text = _guarded_text if content.is_guarded else _text
-        last = [*CALL, *(failure if content.has_failed else ()), *content.extras]
+        marks = (EDITED,) if content.has_edits else ()
+        self._marks: Mapping[str, str | None] = dict.fromkeys(marks)
+        last = [*CALL, *(failure if content.has_failed else ()), *content.extras, *marks]
         self._columns = content.chosen or AllColumns(content.columns, last)
         file.write(b"\xef\xbb\xbf" + _csv([map(self._text, self._columns.names)]))
 
@@ -35,7 +38,8 @@ class CsvTable(Writer[Row]):
         self._file.write(_csv(map(self._row, rows)))
 
     def _row(self, row: Row) -> Iterable[str]:
-        extras = {name: _own_text(value) for name, value in self._extras_of(row).items()}
+        found = {**self._marks, **self._extras_of(row)}
+        extras = {name: _own_text(value) for name, value in found.items()}
         return map(self._text, self._columns.cells(self._cells_of(row), extras))
 
 

@@ -9,6 +9,7 @@ from batchgen.endpoints import Endpoint, parts_beside_text, whole_body
 from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
+from batchgen.export.reviewed import EDITED, as_stored, is_edited
 from batchgen.export.value_type import ValueType
 from batchgen.items import Recipe
 from batchgen.pool import read_item
@@ -31,14 +32,14 @@ class Content:
     written; `recipes` are those of all rows so far, by their id; `columns` and `parsed_type`
     are complete where the format needs them. Which of it is filled, `FormatSpec` says. `chosen` are
     the columns that the user wants (None: all); with `is_guarded` no text of a table may be taken
-    for a formula."""
+    for a formula; `has_edits` says that people's edits stand in the rows."""
 
     def __init__(
         self, extras: Sequence[Extra], *, has_samples: bool, has_failed: bool,
-        chosen: ChosenColumns | None = None, is_guarded: bool = True,
+        chosen: ChosenColumns | None = None, is_guarded: bool = True, has_edits: bool = False,
     ) -> None:  # fmt: skip
         self.extras, self.has_samples, self.has_failed = extras, has_samples, has_failed
-        self.chosen, self.is_guarded = chosen, is_guarded
+        self.chosen, self.is_guarded, self.has_edits = chosen, is_guarded, has_edits
         self.columns = Columns()
         self.parsed_type = ValueType()
         self.details: Mapping[int, AnswerDetails] = {}
@@ -46,7 +47,11 @@ class Content:
         self._renderers: dict[int, Renderer] = {}
 
     def extras_of(self, row: ResultRow) -> dict[str, str | None]:
-        """The extras as JSON text, by name; None for one that the answer does not have."""
+        """The extras as JSON text, by name; None for one that the answer does not have. Beside
+        them, that an edit stands in the row."""
+        return {**self._extras_of(row), **edit_mark(is_edited(row))}
+
+    def _extras_of(self, row: ResultRow) -> dict[str, str | None]:
         if not self.extras:
             return {}
         details = self.details[row.id]
@@ -55,14 +60,15 @@ class Content:
             found[Extra.BODY] = self.body_of(row)
         return {name: found.get(name) for name in self.extras}
 
-    def body_of(self, row: ResultRow) -> str | None:
-        """All that the server sent, as JSON; a body that is not JSON becomes a JSON text. None: the
-        server sent nothing."""
+    def body_of(self, row: ResultRow, answer: str | None = None) -> str | None:
+        """All that the server sent, as JSON, or the same with another `answer` in it; a body that
+        is not JSON becomes a JSON text. None: the server sent nothing."""
         body = self.details[row.id].body
         if body is None:
             return None
-        if row.response != "null":
-            return whole_body(body, loads(row.response), row.parsed)
+        sent = as_stored(row)
+        if sent.response != "null":
+            return whole_body(body, loads(sent.response) if answer is None else answer, sent.parsed)
         return body if _is_json(body) else dump_json(body)
 
     def messages_of(self, row: ResultRow) -> list[dict[str, Any]] | None:
@@ -87,6 +93,11 @@ class Content:
 
     def _renderer_of(self, recipe: Recipe) -> Renderer:
         return Renderer(recipe)
+
+
+def edit_mark(edited: bool) -> dict[str, str]:
+    """What is said of a row in which an edit stands."""
+    return {EDITED: "true"} if edited else {}
 
 
 Row = TypeVar("Row", contravariant=True)

@@ -13,7 +13,7 @@ from itertools import groupby
 from msgspec import Struct
 
 from batchgen.errors import UsageError
-from batchgen.export import matches
+from batchgen.export import chains_with_reviews, matches, with_reviews
 from batchgen.items import State
 from batchgen.jobs.export import Exportable, exportable
 from batchgen.store import Chain, ChainRow, Counts, Listing, Order, PageRow, ReadStore
@@ -171,6 +171,11 @@ class _Search:
             if keep is not None or self._wanted.reason is not None:
                 size = _next_size(size, now_s - begun_s)
 
+    @property
+    def _needs_reviews(self) -> bool:
+        names = self._of.review_names
+        return self._where is not None and not self._where.names.isdisjoint(names)
+
     def _keep(self) -> _Keep | None:
         text, where = self._wanted.text, self._where
         if text and where:
@@ -187,6 +192,8 @@ class _Search:
         hits, ids = set[int](), [id_ for _, id_ in rows]
         while ids:
             page, ids = await self._store.pages.results(ids)
+            if self._needs_reviews:
+                page = await with_reviews(self._store, page)
             hits.update(row.id for row in page if matches(row, where))
         return [one for one in rows if one[1] in hits]
 
@@ -205,6 +212,8 @@ class _Search:
                 found.end = None
                 return found
             place, found.end = rows[-1].item_id, str(rows[-1].item_id)
+            if self._needs_reviews:
+                rows = await chains_with_reviews(self._store, rows)
             items = [list(one) for _, one in groupby(rows, key=lambda row: row.item_id)]
             for item in items:
                 hits = self._lines_of(item)

@@ -12,6 +12,7 @@ from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export import (
     GROUPS,
     NO_OVERWRITING,
+    REVIEW_NAMES,
     ExportRequest,
     LeftOut,
     LiveFile,
@@ -57,13 +58,14 @@ def _told(left_out: LeftOut) -> dict[str, int]:
 
 class Exportable(Struct, frozen=True):
     """What an export is of: an experiment or, where it has steps, its chains or one `step`.
-    `where_names` are those that a condition on a row may have, and `groups` the values whose fields
-    are columns."""
+    `where_names` are those that a condition on a row may have, and `review_names` those of them
+    that mean what people said; `groups` are the values whose fields are columns."""
 
     experiment: Experiment
     step: str | None = None
-    where_names: tuple[str, ...] = NAMES
+    where_names: tuple[str, ...] = (*NAMES, *REVIEW_NAMES)
     groups: tuple[str, ...] = tuple(GROUPS)
+    review_names: tuple[str, ...] = REVIEW_NAMES
 
 
 async def exportable(
@@ -83,10 +85,11 @@ async def exportable(
     if step is not None and step not in known:
         problem = f"experiment {experiment.name!r} has no step {step!r}"
         raise UsageError(f"{problem}; there is: {', '.join(known)}.")
-    from batchgen.export.chains import column_groups, names_in_lines
+    from batchgen.export.chains import column_groups, names_in_lines, review_names
 
     groups = (*column_groups(chain.plan, step), "failed")
-    return Exportable(experiment, step, names_in_lines(chain.plan, step), groups)
+    names, meant = names_in_lines(chain.plan, step), review_names(chain.plan)
+    return Exportable(experiment, step, names, groups, meant)
 
 
 async def _first_step(
@@ -110,9 +113,9 @@ async def left_out_of(
         whole = await store.counts([step.experiment_id for step in chain.steps])
         return LeftOut((await _ends_of(store, chain)).failed, whole.open, stale=whole.stale)
     counts = await store.counts([experiment.id])
-    chosen = request.where is None or request.group
+    has_all = not request.chooses or request.group
     failed = 0 if request.failed_too else counts.failed
-    not_chosen = 0 if chosen else max(0, request.rows_of(counts) - rows)
+    not_chosen = 0 if has_all else max(0, request.rows_of(counts) - rows)
     return LeftOut(failed, counts.open, not_chosen)
 
 

@@ -6,6 +6,7 @@ one snapshot, and its docstring is its promise. Behind it:
     reading   the side of it that only reads       store     all of it
     values    what it is asked with, and what it answers      records   what is only read of it
     chain_records   what is read of experiments with steps          page_records   of pages of rows
+    review_records  what people said of answers
     keys      by what an item is known again
     failure_groups   which failures are of one kind
     trial     whose fault it is that nobody has been answered yet
@@ -33,16 +34,17 @@ __all__ = [
     "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText", "Budget",
     "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest",
     "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment",
-    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow",
-    "Grant", "Intake", "Listing", "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "Minutes",
-    "Moved", "NewRows", "Order", "OrderChange", "Orders", "OtherRecipe", "Pace", "PackedItems",
-    "PageRow", "ParseWatch", "ParserCount", "Parsers", "Point", "RandomRows", "ReadStore",
-    "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "ResultValue", "Sample", "Seat",
-    "Selection", "Series", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
-    "StoredAttempt", "StoredItem", "StoredParser", "Stretch", "Trial", "Twin", "UnknownCall",
-    "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts", "move_tables",
-    "open_store", "open_store_if_there", "percentiles", "read_now", "read_store", "server_key",
-    "server_keys", "start_of_bucket",
+    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse",
+    "FollowRow", "Grant", "Intake", "Listing", "LiveChains", "LiveFileRecord", "LivePage",
+    "MadeOf", "Minutes", "Moved", "NewRows", "Order", "OrderChange", "Orders", "OtherRecipe",
+    "Pace", "PackedItems", "PageRow", "ParseWatch", "ParserCount", "Parsers", "Point",
+    "RandomRows", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
+    "ResultValue", "Review", "ReviewChange", "ReviewCounts", "ReviewFilter", "ReviewedItem",
+    "Reviews", "Sample", "Seat", "Selection", "Series", "ServerWant", "ShownAttempt", "Spent",
+    "StaleRow", "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Stretch",
+    "Trial", "Twin", "UnknownCall", "Verdict", "WorkerRow", "key_of_content", "key_of_id",
+    "keys_of_contents", "literal_parts", "move_tables", "open_store", "open_store_if_there",
+    "percentiles", "read_now", "read_store", "server_key", "server_keys", "start_of_bucket",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -92,6 +94,14 @@ if TYPE_CHECKING:
         UnknownCall,
         WorkerRow,
     )
+    from batchgen.store.review_records import (
+        Review,
+        ReviewChange,
+        ReviewCounts,
+        ReviewedItem,
+        ReviewFilter,
+        Verdict,
+    )
     from batchgen.store.server_wants import (
         AskedServer,
         ServerWant,
@@ -102,6 +112,7 @@ if TYPE_CHECKING:
     from batchgen.store.store import CountNew, Store, open_store, open_store_if_there
     from batchgen.store.transactions.packed import PackedItems
     from batchgen.store.transactions.parsers import Parsers
+    from batchgen.store.transactions.reviews import Reviews
     from batchgen.store.transactions.seat import Seat
     from batchgen.store.transactions.series import Minutes, Point, Series
     from batchgen.store.transactions.watch import ParseWatch
@@ -135,6 +146,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "page_records", "store", "transactions.packed", "transactions.watch",
-        "moving", "minutes", "transactions.series",
+        "chain_records", "page_records", "review_records", "store", "transactions.packed",
+        "transactions.watch", "moving", "minutes", "transactions.series",
     )  # fmt: skip

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
     from batchgen.store.transactions.pages import Pages
+    from batchgen.store.transactions.reviews import KnownReviews
     from batchgen.store.transactions.series import Minutes
     from batchgen.store.values import Selection
 
@@ -92,6 +93,13 @@ class ReadStore:
         from batchgen.store.transactions.series import Minutes  # here: only plots need them
 
         return Minutes(self._db)
+
+    @cached_property
+    def reviews(self) -> "KnownReviews":
+        """Its side that is about what people said of answers."""
+        from batchgen.store.transactions.reviews import KnownReviews  # here: few commands ask
+
+        return KnownReviews(self._db)
 
     def warnings(self) -> list[str]:
         """What is to be known of the engine that keeps this database; none when all is well."""

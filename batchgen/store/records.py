@@ -208,7 +208,8 @@ class StoredAttempt(Struct, frozen=True):
 class StoredItem(Struct, frozen=True):
     """An item and how it stands; `sample` is None of an ordinary item. `input` and `parsed` are
     JSON text, `parsed` None when it is the response: the answer's text, of the call that the result
-    is from. `parser` is what has read it, if anything has."""
+    is from. `parser` is what has read it, if anything has; `result_seq` is the number of the
+    result."""
 
     id: int
     experiment: str
@@ -223,6 +224,7 @@ class StoredItem(Struct, frozen=True):
     finished_at: int | None
     response: str | None
     parser: str | None
+    result_seq: int | None = None
 
 
 class UnknownCall(Struct, frozen=True):

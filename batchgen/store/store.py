@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress
     from batchgen.store.database import Database
     from batchgen.store.transactions.chains import Chains
+    from batchgen.store.transactions.reviews import Reviews
 
 
 @asynccontextmanager
@@ -109,6 +110,13 @@ class Store(ReadStore):
         from batchgen.store.transactions.chains import Chains  # here: most have no steps
 
         return Chains(self._db)
+
+    @cached_property
+    def reviews(self) -> "Reviews":
+        """Its side that is about what people say of answers."""
+        from batchgen.store.transactions.reviews import Reviews  # here: few commands ask
+
+        return Reviews(self._db)
 
     def owns(self, path: Path) -> bool:
         """Whether the database itself is kept in this file, which nobody else may write to then."""

@@ -24,8 +24,8 @@ TABLES: Mapping[str, str] = {
     "minutes": "experiment_id, minute", "before_minutes": "attempt_seq",
     "reservations": "item_id", "shared_rates": "server", "proven_recipes": "server, recipe_id",
     "calls_on_trial": "item_id", "sole_askers": "server", "condemned_runs": "server",
-    "suspects": "item_id", "exports": "experiment_id, path", "known_files": "path",
-    "live_files": "path",
+    "suspects": "item_id", "reviews": "item_id", "exports": "experiment_id, path",
+    "known_files": "path", "live_files": "path",
 }  # fmt: skip
 """Each with the order of its rows, in which they are written fastest; none names a later table."""
 

@@ -140,7 +140,7 @@ async def test_a_condition_may_name_steps(drafts: Project) -> None:
     refused = await drafts.batchgen("export", "-o", "-", "--where", "judge > 1")
     assert (refused.code, refused.err) == (
         2, "error: where: column 1: `judge`: there is no judge; there is id, input, metadata, "
-        "response, parsed, draft, critique, revise (a text needs quotes)\n",
+        "response, parsed, draft, critique, revise, review, note, edited (a text needs quotes)\n",
     )  # fmt: skip
 
 

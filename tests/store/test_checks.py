@@ -37,6 +37,7 @@ insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
 insert into shares values ('s', 1, 2, 2, 2, 0);
 insert into calls_ahead values ('s', 1, 2, 0);
+insert into reviews values (1, 1, 'accepted', 'why', '{}', '{}', 0);
 """
 
 # The constraint, and a statement that violates it alone.
@@ -154,6 +155,11 @@ IMPOSSIBLE = [
     ("slowest_took_some", "insert into minutes (experiment_id, minute, slowest) values (1, 1, 1)"),
     ("report_is_json", "update workers set report = '{'"),
     ("servers_are_a_list", "update workers set servers = '{}'"),
+    ("verdict_known", "update reviews set verdict = 'liked'"),
+    ("says_something", "update reviews set verdict = null, note = null, edited = null"),
+    ("note_has_text", "update reviews set note = ''"),
+    ("edited_is_json", "update reviews set edited = '{'"),
+    ("before_is_object", "update reviews set before = '[]'"),
 ]  # fmt: skip
 
 REPEATED = [
@@ -177,6 +183,7 @@ POINTING_NOWHERE = [
     "delete from parsers",
     "update experiments set parser_id = 2",
     "update results set parser_id = 2",
+    "update reviews set item_id = 3",
 ]
 
 
@@ -244,7 +251,7 @@ ON_POSTGRES = [
 ] + [
     ("name_known", "insert into leases values ('exporting', 1, 'h', 'b', 1, 0)"),
 ]
-NAMED_BY_BIG_TABLES = [*POINTING_NOWHERE[:5], POINTING_NOWHERE[-1]]
+NAMED_BY_BIG_TABLES = [*POINTING_NOWHERE[:5], POINTING_NOWHERE[-2]]
 SPELLED_HERE = """
 create function zeroblob(n integer) returns bytea language sql
   as $$ select decode(repeat('00', n), 'hex') $$;

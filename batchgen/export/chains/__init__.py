@@ -13,7 +13,7 @@ This is the door. Behind it:
     results    chains that have ended, one by one: for Python, and for live files
 """
 
-from batchgen.export.chains.lines import chosen_lines, names_in_lines
+from batchgen.export.chains.lines import chosen_lines, names_in_lines, review_names
 from batchgen.export.chains.results import EndedChain, chains_of_item, newly_ended
 from batchgen.export.chains.source import ChainLines
 from batchgen.export.chains.table import column_groups
@@ -21,5 +21,5 @@ from batchgen.export.chains.text import chain_text
 
 __all__ = [
     "ChainLines", "EndedChain", "chain_text", "chains_of_item", "chosen_lines", "column_groups",
-    "names_in_lines", "newly_ended",
+    "names_in_lines", "newly_ended", "review_names",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.columns import Columns
 from batchgen.export.request import ExportRequest
 from batchgen.export.value_type import ValueType
-from batchgen.export.writer import Content
+from batchgen.export.writer import Content, edit_mark
 from batchgen.items import Recipe
 from batchgen.prompts import Renderer
 from batchgen.prompts.chain_row import ChainRow
@@ -25,7 +25,7 @@ class ChainContent(Content):
         super().__init__(
             request.extras, has_samples=has_samples, has_failed=request.has_failed,
             chosen=ChosenColumns(request.columns) if request.columns else None,
-            is_guarded=request.is_guarded,
+            is_guarded=request.is_guarded, has_edits=request.needs_reviews,
         )  # fmt: skip
         self.chain, self.plan, self.step = chain, chain.plan, request.step
         self.columns = Columns(column_groups(chain.plan, request.step))
@@ -73,6 +73,7 @@ class ChainContent(Content):
     def extras_of_line(self, line: ChainLine) -> dict[str, str | None]:
         """Those of its answer."""
         answering = line.own or line.failed
-        if answering is None or not self.extras:
-            return dict.fromkeys(self.extras)
-        return self.extras_of(answering.result)
+        found: dict[str, str | None] = dict.fromkeys(self.extras)
+        if answering is not None and self.extras:
+            found = self.extras_of(answering.result)
+        return {**found, **edit_mark(self.has_edits and line.has_edits)}

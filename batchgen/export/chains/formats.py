@@ -18,7 +18,7 @@ from batchgen.export.chains.table import (
 from batchgen.export.chains.text import chain_object, chain_text, chains_head
 from batchgen.export.files import Hashed
 from batchgen.export.formats import FORMATS
-from batchgen.export.parquet_table import ParquetTable
+from batchgen.export.parquet_table import ParquetTable, last_cells
 from batchgen.export.table import CsvTable
 from batchgen.export.writer import LineWriter, Writer
 from batchgen.store import ResultRow
@@ -49,7 +49,7 @@ def _csv(file: Hashed, content: ChainContent) -> Writer[ChainLine]:
 
 def _parquet(file: Hashed, content: ChainContent) -> Writer[ChainLine]:
     def record(line: ChainLine) -> dict[str, object]:
-        return parquet_record(line, content.step) | content.extras_of_line(line)
+        return parquet_record(line, content.step) | last_cells(content.extras_of_line(line))
 
     return ParquetTable(
         file, parquet_columns(content, content.plan, content.step, content.step_types), record

@@ -10,8 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.export.chains.walk import Part
+from batchgen.export.reviewed import as_stored, is_edited, verdict_of
 from batchgen.steps import Link, Plan, chain_values, value_of
-from batchgen.store import ResultRow
+from batchgen.store import ResultRow, Verdict
 from batchgen.text.json_text import dump_json
 
 _NO_TEXT = "null"
@@ -36,7 +37,7 @@ class ChainLine(Struct, frozen=True, dict=True):
     @property
     def id(self) -> int:
         """The number of the row that the answer is from; without one, of that which came last."""
-        return (self.own or self._rows[-1]).result.id
+        return self.answering.id
 
     @property
     def failed_step(self) -> str | None:
@@ -45,7 +46,7 @@ class ChainLine(Struct, frozen=True, dict=True):
     @property
     def answer(self) -> ResultRow:
         """The answer alone, as a result of the chain's item."""
-        row, place = (self.own or self._rows[-1]).result, "".join(f"[{n}]" for n in self.elements)
+        row, place = self.answering, "".join(f"[{n}]" for n in self.elements)
         name = self.first.custom_id or str(self.first.id)
         return replace(
             row, custom_id=f"{name}{place}", metadata=self.first.metadata, sample=self.row.sample
@@ -79,13 +80,24 @@ class ChainLine(Struct, frozen=True, dict=True):
 
     def results(self) -> Iterator[ResultRow]:
         """Of all its rows, each once: those that were gathered, too, and the one that failed."""
-        seen = set[int]()
-        for part in self._rows:
-            for chain in (*part.gathered, (part,)):
-                for one in chain:
-                    if one.result.id not in seen:
-                        seen.add(one.result.id)
-                        yield one.result
+        return _results_of(self._rows)
+
+    @property
+    def answering(self) -> ResultRow:
+        """The row that the answer is from; without one, that which came last."""
+        return (self.own or self._rows[-1]).result
+
+    @property
+    def has_edits(self) -> bool:
+        return any(map(is_edited, self.results()))
+
+    def verdict(self, step: int | None) -> str | None:
+        """What people said of it: rejected if they did so of any of its rows or, with a `step`, of
+        its row of that step or one that this was made of; else what they said of its answer."""
+        parts = [part for part in self._rows if step is None or part.number <= step]
+        if any(verdict_of(row) == Verdict.REJECTED for row in _results_of(parts)):
+            return Verdict.REJECTED
+        return verdict_of(self.answering)
 
     def steps(self) -> Iterator[tuple[str, Part | list[tuple[Part, ...]]]]:
         """Of each step that it went through the row or, where they were gathered, a list of rows,
@@ -108,12 +120,11 @@ class ChainLine(Struct, frozen=True, dict=True):
         return chain_values(self.plan, len(self.plan.steps), self.links())
 
     def links(self, upto: int | None = None, recipes: dict[int, int] | None = None) -> list[Link]:
-        """Its rows as those that others are made of, up to that of step `upto`, without it.
-        `recipes` are theirs, by their numbers."""
+        """Its rows as those that others are made of, up to that of step `upto`, without it. With
+        `recipes`, theirs by their numbers, they are as they were sent, without edits."""
         parts = [part for part in self.parts if upto is None or part.number < upto]
-        given = recipes or {}
         root = [Part(0, 0, self.first)] if self._is_gathered else []
-        return [link_of(part, given) for part in (*root, *parts)]
+        return [link_of(part, recipes) for part in (*root, *parts)]
 
     @property
     def _rows(self) -> tuple[Part, ...]:
@@ -142,6 +153,17 @@ class ChainLine(Struct, frozen=True, dict=True):
         return parsed_value(self.plan, self.own)
 
 
+def _results_of(parts: Sequence[Part]) -> Iterator[ResultRow]:
+    """Of all rows, each once: those that were gathered, too."""
+    seen = set[int]()
+    for part in parts:
+        for chain in (*part.gathered, (part,)):
+            for one in chain:
+                if one.result.id not in seen:
+                    seen.add(one.result.id)
+                    yield one.result
+
+
 def parsed_json(part: Part) -> str:
     """What the parser made of the answer, or the function."""
     return part.result.parsed or part.result.response
@@ -155,11 +177,12 @@ def parsed_value(plan: Plan, part: Part) -> str | None:
     return dump_json(value_of(plan, part.number, part.result.parsed, response))
 
 
-def link_of(part: Part, recipes: dict[int, int]) -> Link:
-    """The row as one that others are made of."""
-    row = part.result
+def link_of(part: Part, recipes: dict[int, int] | None) -> Link:
+    """The row as one that others are made of; with `recipes` as these were."""
+    row = part.result if recipes is None else as_stored(part.result)
+    recipe_id = (recipes or {}).get(row.id, 0)
     return Link(
-        row.id, row.experiment_id, part.number, recipes.get(row.id, 0), row.result_seq, row.input,
+        row.id, row.experiment_id, part.number, recipe_id, row.result_seq, row.input,
         row.parsed, loads(row.response), None, row.sample, row.custom_id,
         tuple(tuple(link_of(one, recipes) for one in chain) for chain in part.gathered),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 from batchgen.export.chains.line import ChainLine, parsed_value
 from batchgen.export.chains.walk import End, How, ItemRows, Part
 from batchgen.export.lines import value_of
+from batchgen.export.reviewed import REVIEW_NAMES
 from batchgen.items import State
 from batchgen.steps import Plan
 from batchgen.store import ChainRow
@@ -63,16 +64,26 @@ def chosen_lines(
     step, in these states and for which a condition holds."""
     number = None if step is None else plan.number_of(step)
     for _, line in lines_of(plan, rows, number, {_STATES[state] for state in states}):
-        if line is not None and (where is None or where.holds(partial(value_by_name, line))):
+        if line is not None and (
+            where is None or where.holds(partial(value_by_name, line, number))
+        ):
             yield line
 
 
 def names_in_lines(plan: Plan, step: str | None) -> tuple[str, ...]:
     """What a condition on a line may name: with a `step`, of the steps after it only those of which
-    a chain has one row at most."""
+    a chain has one row at most. Last what people said of it, unless steps have these names."""
     if step is None:
-        return (*NAMES, *plan.names_before(len(plan.steps)))
-    return (*NAMES, *plan.names_before(plan.number_of(step) + 1), *_names_after(plan, step))
+        own = plan.names_before(len(plan.steps))
+    else:
+        own = (*plan.names_before(plan.number_of(step) + 1), *_names_after(plan, step))
+    return (*NAMES, *own, *review_names(plan))
+
+
+def review_names(plan: Plan) -> tuple[str, ...]:
+    """Those by which a condition means what people said."""
+    of_steps = plan.names_before(len(plan.steps))
+    return tuple(name for name in REVIEW_NAMES if name not in of_steps)
 
 
 def steps_in_lines(plan: Plan, step: str | None) -> tuple[str, ...]:
@@ -83,9 +94,13 @@ def steps_in_lines(plan: Plan, step: str | None) -> tuple[str, ...]:
     return (*before, *_names_after(plan, step))
 
 
-def value_by_name(line: ChainLine, name: str) -> Any:
-    """A value of the line, as `names_in_lines` has them."""
-    return value_of(line.row, name) if name in NAMES else line.values.get(name)
+def value_by_name(line: ChainLine, step: int | None, name: str) -> Any:
+    """A value of the line, as `names_in_lines` has them; `step` is that of which it is a row."""
+    if name in NAMES:
+        return value_of(line.row, name)
+    if name not in review_names(line.plan):
+        return line.values.get(name)
+    return line.verdict(step) if name == "review" else value_of(line.answering, name)
 
 
 def _names_after(plan: Plan, step: str) -> Iterator[str]:

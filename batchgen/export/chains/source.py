@@ -12,6 +12,7 @@ from batchgen.export.chains.lines import lines_of, value_by_name
 from batchgen.export.chains.walk import How
 from batchgen.export.files import Hashed
 from batchgen.export.request import ExportRequest, LeftOut, Progress, untold
+from batchgen.export.reviewed import chains_with_reviews
 from batchgen.export.source import Source, read_details
 from batchgen.export.writer import Content, Writer
 from batchgen.items import State
@@ -66,6 +67,8 @@ class ChainLines(Source[ChainLine]):
         self._left_out.clear()
         while rows := await self._store.chains.chain_page(self._chain.first_id, after, limit):
             after = rows[-1].item_id
+            if self._request.needs_reviews:
+                rows = await chains_with_reviews(self._store, rows)
             items = [list(one) for _, one in groupby(rows, key=lambda row: row.item_id)]
             found = (line for item in items for line in self._lines(item))
             while page := list(islice(found, _PAGE_LINES)):
@@ -75,8 +78,10 @@ class ChainLines(Source[ChainLine]):
             limit = max(1, min(_MOST_ITEMS, _PAGE_ROWS * len(items) // len(rows)))
 
     def matches(self, row: ChainLine) -> bool:
-        where = self._request.where
-        is_chosen = where is None or where.holds(partial(value_by_name, row))
+        request = self._request
+        is_chosen = request.reviewed is None or request.reviewed.takes(row.verdict(self._step))
+        if is_chosen and request.where is not None:
+            is_chosen = request.where.holds(partial(value_by_name, row, self._step))
         self._left_out["not_chosen"] += not is_chosen
         return is_chosen
 

@@ -10,7 +10,7 @@ from batchgen.export.chains.lines import steps_in_lines
 from batchgen.export.chains.walk import Part
 from batchgen.export.columns import GROUPS, calls_of, scalars_of
 from batchgen.export.lines import value_of
-from batchgen.export.parquet_table import CALL_KINDS, Kind, ParquetColumns
+from batchgen.export.parquet_table import CALL_KINDS, Kind, ParquetColumns, last_columns
 from batchgen.export.value_type import ValueType
 from batchgen.export.writer import Content
 from batchgen.steps import Plan
@@ -96,7 +96,7 @@ def parquet_columns(
         ]
     columns += [("metadata", "json"), *CALL_KINDS, ("timestamp", "time")]
     columns += [(name, "text") for name in FAILURE] if content.has_failed else []
-    return [*columns, *((name, "json") for name in content.extras)]
+    return [*columns, *last_columns(content)]
 
 
 def parquet_record(line: ChainLine, step: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from batchgen.export.chains.line import ChainLine, elements_of
 from batchgen.export.chains.walk import Part
 from batchgen.export.lines import answer_text, call_text, group_head, id_text, quoted, use_text
+from batchgen.export.reviewed import EDITED, is_edited
 from batchgen.steps import Plan
 
 
@@ -22,7 +23,7 @@ def chain_text(line: ChainLine, extras: Mapping[str, str | None] = {}) -> str:
 def chain_object(line: ChainLine) -> str:
     """One chain in a line that `group_head` begins."""
     place = _place(line.row.sample, line.elements)
-    return f"{{{place}{_course(line)}, {call_text(line.row)}}}"
+    return f"{{{place}{_course(line)}, {call_text(line.row)}{_edited(line.has_edits)}}}"
 
 
 def chains_head(line: ChainLine) -> str:
@@ -71,4 +72,9 @@ def _entry(plan: Plan, chain: Sequence[Part], place: str = "") -> str:
     """Of the last row: with its element, where it was made for one."""
     part = chain[-1]
     given = f'"input": {part.result.input}, ' if plan.steps[part.number].each else ""
-    return f"{{{place}{given}{answer_text(part.result)}, {use_text(part.result)}}}"
+    edited = _edited(is_edited(part.result))
+    return f"{{{place}{given}{answer_text(part.result)}, {use_text(part.result)}{edited}}}"
+
+
+def _edited(edited: bool) -> str:
+    return f', "{EDITED}": true' if edited else ""

@@ -1572,6 +1572,45 @@ select a.finished_at / 60000 as minute, a.seq, a.reason, a.latency_ms,
  where a.seq = any(numbers(:seqs)) and i.experiment_id = any(numbers(:experiment_ids))
    and a.outcome <> 'unknown' order by a.seq;
 
+------------------------------------------------------------------------------- reviews
+
+-- name: reviews_of_items
+select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
+       w.state = 'done' and w.result_seq = v.result_seq as is_current
+  from unnest(numbers(:ids)) chosen (value)
+  join reviews v on v.item_id = chosen.value
+  join work w on w.item_id = v.item_id;
+
+-- name: count_reviews
+-- Of some experiments. All reviews are looked at, which are as many as people have made.
+select count(*) filter (where is_current and verdict = 'accepted') as accepted,
+       count(*) filter (where is_current and verdict = 'rejected') as rejected,
+       count(*) filter (where is_current and verdict is null) as undecided,
+       count(*) filter (where is_current and is_edited) as edited,
+       count(*) filter (where not is_current) as earlier
+  from (select v.verdict, v.edited is not null as is_edited,
+               w.state = 'done' and w.result_seq = v.result_seq as is_current
+          from reviews v
+          join lateral (select experiment_id, state, result_seq from work
+                         where item_id = v.item_id offset 0) w on true
+         where w.experiment_id = any(numbers(:ids))) reviewed;
+
+-- name: review_page
+-- Of some experiments, in the order of the pool; with a `:verdict`, and `:current` or not (null: both).
+select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
+       w.state = 'done' and w.result_seq = v.result_seq as is_current,
+       i.custom_id, i.sample, coalesce(f.name, e.name) as experiment, e.step
+  from reviews v
+  join work w on w.item_id = v.item_id
+  join items i on i.id = v.item_id
+  join experiments e on e.id = w.experiment_id
+  left join experiments f on f.id = e.first_id
+ where v.item_id > :after and w.experiment_id = any(numbers(:ids))
+   and (:verdict::text is null or v.verdict = :verdict)
+   and (:current::bigint is null
+        or :current = (w.state = 'done' and w.result_seq = v.result_seq)::integer)
+ order by v.item_id limit :limit;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window

@@ -1374,6 +1374,42 @@ select a.finished_at / 60000 as minute, a.seq, a.reason, a.latency_ms,
  where i.experiment_id in (select value from json_each(:experiment_ids))
    and a.outcome <> 'unknown' order by a.seq;
 
+------------------------------------------------------------------------------- reviews
+
+-- name: reviews_of_items
+select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
+       w.state = 'done' and w.result_seq = v.result_seq as is_current
+  from json_each(:ids) chosen
+ cross join reviews v on v.item_id = chosen.value
+ cross join work w on w.item_id = v.item_id;
+
+-- name: count_reviews
+-- Of some experiments. All reviews are looked at, which are as many as people have made.
+select coalesce(sum(is_current and verdict = 'accepted'), 0) as accepted,
+       coalesce(sum(is_current and verdict = 'rejected'), 0) as rejected,
+       coalesce(sum(is_current and verdict is null), 0) as undecided,
+       coalesce(sum(is_current and is_edited), 0) as edited,
+       coalesce(sum(not is_current), 0) as earlier
+  from (select v.verdict, v.edited is not null as is_edited,
+               w.state = 'done' and w.result_seq = v.result_seq as is_current
+          from reviews v cross join work w on w.item_id = v.item_id
+         where w.experiment_id in (select value from json_each(:ids)));
+
+-- name: review_page
+-- Of some experiments, in the order of the pool; with a `:verdict`, and `:current` or not (null: both).
+select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
+       w.state = 'done' and w.result_seq = v.result_seq as is_current,
+       i.custom_id, i.sample, coalesce(f.name, e.name) as experiment, e.step
+  from reviews v
+ cross join work w on w.item_id = v.item_id
+ cross join items i on i.id = v.item_id
+ cross join experiments e on e.id = w.experiment_id
+  left join experiments f on f.id = e.first_id
+ where v.item_id > :after and w.experiment_id in (select value from json_each(:ids))
+   and (:verdict is null or v.verdict = :verdict)
+   and (:current is null or :current = (w.state = 'done' and w.result_seq = v.result_seq))
+ order by v.item_id limit :limit;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window

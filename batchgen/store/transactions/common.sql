@@ -453,7 +453,8 @@ select i.id from items i join work w on w.item_id = i.id
 
 -- name: item
 select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, r.reason,
-       r.error, coalesce(r.parsed, a.vector) as parsed, r.finished_at, a.response, p.spec as parser
+       r.error, coalesce(r.parsed, a.vector) as parsed, r.finished_at, a.response, p.spec as parser,
+       w.result_seq
   from items i
   join experiments e on e.id = i.experiment_id
   join work w on w.item_id = i.id
@@ -512,6 +513,29 @@ select i.id, i.sample, w.state
 -- name: before_minutes
 select attempt_seq from before_minutes;
 
+------------------------------------------------------------------------------- reviews
+
+-- name: standing_for_review
+-- How an item stands, whether its answer is its parsed value, and what was said of it.
+select w.state, w.result_seq,
+       r.parsed is null and r.spans is null and a.vector is null as is_text,
+       v.result_seq as reviewed_seq, v.verdict, v.note, v.edited, v.before
+  from work w
+  left join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  left join reviews v on v.item_id = w.item_id
+ where w.item_id = :item_id;
+
+-- name: write_review
+insert into reviews (item_id, result_seq, verdict, note, edited, before, reviewed_at)
+values (:item_id, :result_seq, :verdict, :note, :edited, :before, :now)
+on conflict (item_id) do update
+   set result_seq = excluded.result_seq, verdict = excluded.verdict, note = excluded.note,
+       edited = excluded.edited, before = excluded.before, reviewed_at = excluded.reviewed_at;
+
+-- name: delete_review
+delete from reviews where item_id = :item_id;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: superseded_of_all
@@ -559,6 +583,12 @@ select r.seq from results r left join attempts a on a.seq = r.attempt_seq and a.
 
 -- name: results_without_item
 select r.seq from results r left join items i on i.id = r.item_id where i.id is null limit 20;
+
+-- name: reviews_of_no_result
+-- Of what their item never was done with.
+select v.item_id from reviews v
+  left join results r on r.seq = v.result_seq and r.item_id = v.item_id and r.state = 'done'
+ where r.seq is null limit 20;
 
 -- name: missing_answers
 select w.item_id from work w

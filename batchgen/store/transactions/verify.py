@@ -17,6 +17,7 @@ _CHECKS = {
     "failed_without_result": "item {0} is failed, but there is no record of how",
     "results_without_attempt": "result {0} belongs to no attempt",
     "results_without_item": "result {0} belongs to no item",
+    "reviews_of_no_result": "item {0} has a review of a result that was never its own",
     "missing_answers": "item {0} has a stored answer that is not there",
     "running_without_worker": "item {0} is running, but no worker has it",
     "stale_reservations": "item {0} has a part of a budget reserved, but no call under way",

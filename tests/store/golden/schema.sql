@@ -281,6 +281,21 @@ CREATE TABLE results (
   constraint failed_not_parsed check (state = 'done' or (parsed is null and spans is null))
 ) strict;
 
+CREATE TABLE reviews (
+  item_id     integer primary key references items (id) on delete cascade,
+  result_seq  integer not null,                    -- results.seq: what was looked at
+  verdict     text,                                -- null: none yet
+  note        text,
+  edited      text,                                -- JSON, in place of the parsed value
+  before      text,                                -- JSON: these three before the last change; null: none
+  reviewed_at integer not null,
+  constraint verdict_known    check (verdict = 'accepted' or verdict = 'rejected'),
+  constraint says_something   check (coalesce(verdict, note, edited) is not null),
+  constraint note_has_text    check (note <> ''),
+  constraint edited_is_json   check (edited is null or json_valid(edited)),
+  constraint before_is_object check (before is null or json_type(before) = 'object')
+) strict;
+
 CREATE TABLE selections (
   id            integer primary key autoincrement,
   experiment_id integer not null references experiments (id) on delete cascade,
