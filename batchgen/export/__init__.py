@@ -80,8 +80,8 @@ from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
     "FORMATS", "GROUPS", "MOST_SHARDS", "NO_OVERWRITING", "REVIEW_NAMES", "ExportRequest", "Extra",
-    "FormatSpec", "LeftOut", "LiveFile", "Overwriting", "Progress", "Reviewed", "chains_with_reviews",
-    "check_export", "check_live_file",
+    "FormatSpec", "LeftOut", "LiveFile", "Overwriting", "Progress", "Reviewed",
+    "chains_with_reviews", "check_export", "check_live_file",
     "check_targets", "column_names", "export_file", "export_stream", "follow_to_file",
     "follow_to_stream", "format_of", "ids_of_steps", "keep_live_file", "live_path", "matches",
     "output_path", "refuse_kept", "result_object", "untold", "with_reviews",

@@ -81,6 +81,8 @@ async def fill(project: Project) -> None:
     await well(project, "enqueue", "pool.jsonl")
     await well(project, "work", "--experiment", "default", "--max-items", "7", "-o", "live.jsonl")
     await well(project, "export", "--experiment", "default", "-o", "some.jsonl")
+    await well(project, "review", "w1", "--reject")
+    await well(project, "review", "w1", "--accept", "--note", "good", "--edit", '"better"')
 
 
 async def well(project: Project, *command: str, code: int = 0) -> Ended:
@@ -102,6 +104,7 @@ def rows_of(database: Path) -> dict[str, list[Any]]:
 
 async def test_there_and_back_nothing_is_another(rich: Project, there: PostgresAddress) -> None:
     before = rows_of(rich.file)
+    assert all(before[table] for table in ("reviews", "results", "exports"))
     moved = await well(rich, "move", "batchgen.db", there.url)
     assert moved.out.splitlines()[0] == (
         f"Moved {len(before['work'])} rows from batchgen.db to {there.name}, "

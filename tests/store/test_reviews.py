@@ -202,6 +202,22 @@ def test_pages_are_in_the_order_of_the_pool_and_of_some_experiments(table: Table
     assert (first.experiment, first.step, first.custom_id, first.sample) == ("e", None, None, None)
 
 
+def test_there_is_one_beside_each_or_none(table: Table) -> None:
+    with_answers(table)
+    for item_id in (1, 3):
+        say(table, item_id, REJECT)
+    say(table, 2, ACCEPT)
+    rejected = ReviewFilter(Verdict.REJECTED, current=True)
+
+    def beside(item_id: int, *, back: bool) -> int | None:
+        return reviews.review_beside(table.transaction, 1, rejected, item_id, back=back)
+
+    assert [beside(n, back=False) for n in range(4)] == [1, 3, 3, None]
+    assert [beside(n, back=True) for n in range(1, 5)] == [None, 1, 1, 3]
+    assert reviews.review_beside(table.transaction, 2, rejected, 0, back=False) is None
+    assert reviews.review_beside(table.transaction, 2, rejected, 9, back=True) is None
+
+
 def test_they_go_with_their_experiment(table: Table) -> None:
     with_answers(table)
     say(table, 1, ACCEPT)

@@ -1611,6 +1611,18 @@ select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
         or :current = (w.state = 'done' and w.result_seq = v.result_seq)::integer)
  order by v.item_id limit :limit;
 
+-- name: review_before
+-- The last one before an item of an experiment; otherwise as in review_page.
+select v.item_id
+  from reviews v
+  join lateral (select experiment_id, state, result_seq from work
+                 where item_id = v.item_id offset 0) w on true
+ where v.item_id < :before and w.experiment_id = :experiment_id
+   and (:verdict::text is null or v.verdict = :verdict)
+   and (:current::bigint is null
+        or :current = (w.state = 'done' and w.result_seq = v.result_seq)::integer)
+ order by v.item_id desc limit 1;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window

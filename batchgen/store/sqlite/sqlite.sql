@@ -1410,6 +1410,15 @@ select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
    and (:current is null or :current = (w.state = 'done' and w.result_seq = v.result_seq))
  order by v.item_id limit :limit;
 
+-- name: review_before
+-- The last one before an item of an experiment; otherwise as in review_page.
+select v.item_id
+  from reviews v cross join work w on w.item_id = v.item_id
+ where v.item_id < :before and w.experiment_id = :experiment_id
+   and (:verdict is null or v.verdict = :verdict)
+   and (:current is null or :current = (w.state = 'done' and w.result_seq = v.result_seq))
+ order by v.item_id desc limit 1;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window

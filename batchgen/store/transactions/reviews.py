@@ -53,6 +53,13 @@ class KnownReviews:
         end."""
         return await self._db.read(review_page, experiment_ids, which, after, limit)
 
+    async def beside(
+        self, experiment_id: int, which: ReviewFilter, item_id: int, *, back: bool
+    ) -> int | None:
+        """The item with such a review that comes after an item in the pool or, `back`, before it;
+        None: there is none."""
+        return await self._db.read(review_beside, experiment_id, which, item_id, back=back)
+
 
 class Reviews(KnownReviews):
     """The side of the store that is about reviews: each method is one transaction or snapshot."""
@@ -171,11 +178,26 @@ def review_page(
     db: "Transaction", experiment_ids: Sequence[int], which: ReviewFilter, after: int, limit: int
 ) -> list[ReviewedItem]:
     parameters = {
-        "ids": listed(list(experiment_ids)), "current": which.current, "after": after,
-        "verdict": None if which.verdict is None else which.verdict.value, "limit": limit,
+        "ids": listed(list(experiment_ids)), "after": after, "limit": limit, **_filter(which),
     }  # fmt: skip
     page, _ = bounded(rows_of(db, "review_page", ReviewedItem, parameters), _chars_of)
     return page
+
+
+def review_beside(
+    db: "Transaction", experiment_id: int, which: ReviewFilter, item_id: int, *, back: bool
+) -> int | None:
+    if not back:
+        found = review_page(db, [experiment_id], which, item_id, 1)
+        return found[0].item_id if found else None
+    parameters = {"experiment_id": experiment_id, "before": item_id, **_filter(which)}
+    row = db.execute("review_before", parameters).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _filter(which: ReviewFilter) -> dict[str, object]:
+    verdict = None if which.verdict is None else which.verdict.value
+    return {"verdict": verdict, "current": which.current}
 
 
 def _chars_of(review: ReviewedItem) -> int:
