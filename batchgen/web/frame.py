@@ -3,7 +3,7 @@
 import secrets
 import shlex
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,16 @@ class Frame:
     """`called` is how batchgen is called for this database, as a shell takes it; `database` is what
     that is called, without a password."""
 
-    def __init__(self, database: str, called: str, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        database: str,
+        called: str,
+        *,
+        read_only: bool,
+        hide: Callable[[str], str] = str,
+    ) -> None:
+        """`hide` takes what is a secret out of a page, though none should be in it."""
+        self._hide = hide
         self.assets: dict[str, Asset] = dict(read_assets())
         self._called = called
         self._notices: OrderedDict[str, Notice] = OrderedDict()
@@ -126,7 +135,7 @@ class Frame:
         )
         response = web.Response(
             # Of a character that is only half there, what stands for it.
-            body=text.encode("utf-8", "replace"),
+            body=self._hide(text).encode("utf-8", "replace"),
             status=status,
             content_type="text/html",
             charset="utf-8",

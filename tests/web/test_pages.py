@@ -7,7 +7,7 @@ import pytest
 from batchgen.simulate import Simulator
 from tests.kits.crashes import until
 from tests.kits.page import Viewer, viewing
-from tests.kits.project import Project, ended
+from tests.kits.project import KEY, Project, ended
 
 PAUSED = "select count(*) from workers where report like '%\"paused\":true%'"
 SLOTS = "select max(slots) from workers"
@@ -191,3 +191,15 @@ async def test_recipes_are_shown_and_compared(answered: Project) -> None:
         assert "<ins>Say &lt;b&gt;{word}&lt;/b&gt;</ins>" in both
         assert "The same in both." in both  # the system prompt
         assert viewer.said == []
+
+
+async def test_a_secret_that_got_into_an_answer_all_the_same_is_not_shown(
+    answered: Project,
+) -> None:
+    answered.write("prompts/user_prompts/default.txt", f"Say {KEY} to {{word}}\n")
+    ran = await answered.batchgen("run", "pool.jsonl", "--recipe", "again")
+    assert ran.code == 0, ran.err
+    async with viewing(answered) as viewer:
+        page = (await viewer.get("/recipes/2")).text
+        assert KEY not in page
+        assert "Say [API key] to {word}" in page
