@@ -184,6 +184,34 @@ def test_an_answer_is_kept_with_all_that_came_with_it(table: Table, worker: int)
     }  # fmt: skip
 
 
+def test_each_answer_has_its_own_texts(table: Table, worker: int) -> None:
+    table.enqueue("a", "b", "c", "d")
+    items = table.claim(worker, 4)
+    attempts = (
+        replace(answered('ä\\u0000\n"x" 😀'), body='{"ü": "\\u0000"}'),
+        answered(""),
+        broken(),
+        replace(answered("last"), body=None),
+    )
+    outcomes = [
+        Outcome(item, (one,), Retry(None, charged=True))
+        for item, one in zip(items, attempts, strict=True)
+    ]
+    table.exchange(worker, outcomes, want=0)
+    assert table.query("select response, body from attempts order by seq") == [
+        (one.response, one.body) for one in attempts
+    ]
+
+
+def test_a_text_with_u0000_is_kept_as_well_as_the_engine_can(table: Table, worker: int) -> None:
+    table.enqueue("a")
+    (item,) = table.claim(worker, 1)
+    attempt = replace(answered("a\0ü\0"), body="\0{}")
+    table.finish(worker, item, Retry(None, charged=True), attempt)
+    nul = "\ufffd" if table.transaction.is_far else "\0"
+    assert table.query("select response, body from attempts") == [(f"a{nul}ü{nul}", f"{nul}{{}}")]
+
+
 def test_a_failed_item_keeps_why(table: Table, worker: int) -> None:
     table.enqueue("a")
     (item,) = table.claim(worker, 1)

@@ -12,6 +12,8 @@ from psycopg.pq import Format
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
+from batchgen.store.transactions.packed import packed
+
 _OID_OF_BYTEA, _OID_OF_BYTEA_LIST = 17, 1001
 _NUL = "\0"
 _IN_ITS_PLACE = "\ufffd"  # no type of PostgreSQL takes U+0000
@@ -89,6 +91,18 @@ def as_json(rows: Sequence[Mapping[str, object]]) -> Json:
             [{key: _without_nul(one) for key, one in row.items()} for row in rows]
         )
     return Json(text)
+
+
+def with_spans(
+    rows: Sequence[Mapping[str, object]], names: Sequence[str]
+) -> tuple[list[dict[str, object]], bytes]:
+    """The rows with spans in place of these texts, and the bytes in which they are. None stays."""
+    short = [dict(row) for row in rows]
+    places = [(row, name) for row in short for name in names if row[name] is not None]
+    texts, spans = packed(str(_without_nul(row[name])) for row, name in places)
+    for (row, name), span in zip(places, spans, strict=True):
+        row[name] = span
+    return short, texts
 
 
 def _without_nul(value: object) -> object:

@@ -477,19 +477,26 @@ delete from attempts
         order by seq desc limit g.n) a on true));
 
 -- name: append_attempt
+-- `response` and `body` are spans of `:texts`, as packed.py makes them: what is JSON is looked through
+-- twice.
 insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
   reason, error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
   cached_tokens, reasoning_tokens, cost_usd, response, vector, body)
 select seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome, reason, error,
        http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
-       cached_tokens, reasoning_tokens, cost_usd, response, vector, body
+       cached_tokens, reasoning_tokens, cost_usd,
+       convert_from(substr(:texts::bytea, (response >> 32)::integer,
+                           (response & 4294967295)::integer), 'UTF8'),
+       vector,
+       convert_from(substr(:texts::bytea, (body >> 32)::integer,
+                           (body & 4294967295)::integer), 'UTF8')
   from json_to_recordset(:rows::json)
     as r (seq bigint, item_id bigint, epoch integer, worker_id bigint, server_id bigint,
           finished_at bigint, latency_ms bigint, outcome text, reason text, error text,
           http_status bigint, request_id text, model text, finish_reason text,
           prompt_tokens bigint, completion_tokens bigint, cached_tokens bigint,
-          reasoning_tokens bigint, cost_usd double precision, response text, vector text,
-          body text);
+          reasoning_tokens bigint, cost_usd double precision, response bigint,
+          vector text, body bigint);
 
 -- name: note_parse_error
 -- Of answers that were kept before they were parsed.

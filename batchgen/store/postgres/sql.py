@@ -13,6 +13,7 @@ from batchgen.store.transactions import queries_of
 
 # What is no parameter: texts, comments, casts; and last what is one.
 _TOKENS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|::|:([A-Za-z_]\w*)")
+_SPAN = re.compile(r":texts::bytea, \((\w+) >> 32\)")
 
 
 class Statement(NamedTuple):
@@ -20,6 +21,7 @@ class Statement(NamedTuple):
     names: tuple[str, ...]  # of its parameters, from $1 on
     takes_own: bool  # some of them are the engine's to give: `this_...`
     takes_rows: bool  # `:rows::json`, a list of objects
+    spans: tuple[str, ...]  # of the rows, those texts that stand in `:texts`
 
     def values(self, parameters: Mapping[str, object]) -> list[object]:
         """Raises KeyError on one that is missing."""
@@ -40,7 +42,9 @@ def respelled(text: str) -> Statement:
 
     spelled = _TOKENS.sub(spell, text).strip().removesuffix(";")
     takes_own = any(name.startswith("this_") for name in names)
-    return Statement(spelled.encode(), tuple(names), takes_own, ":rows::json" in text)
+    takes_rows = ":rows::json" in text
+    spans = tuple(_SPAN.findall(text)) if takes_rows else ()
+    return Statement(spelled.encode(), tuple(names), takes_own, takes_rows, spans)
 
 
 STATEMENTS = {

@@ -7,7 +7,7 @@ the server and back, and of several reads that are begun together all cost one.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from batchgen.store.postgres.adapting import as_json
+from batchgen.store.postgres.adapting import as_json, with_spans
 from batchgen.store.postgres.locks import lock_keys
 from batchgen.store.postgres.pipeline import Answer, Pipeline
 from batchgen.store.postgres.sql import STATEMENTS, Statement
@@ -46,7 +46,7 @@ class PostgresTransaction:
     def execute(self, name: str, parameters: Mapping[str, object] = _NOTHING) -> Answer:
         statement = STATEMENTS[name]
         if statement.takes_rows:
-            parameters = {"rows": as_json([parameters])}
+            parameters = _of_rows(statement, [parameters])
         return self._run(statement, parameters)
 
     def rows_in_binary(
@@ -61,7 +61,8 @@ class PostgresTransaction:
         """One statement for all of the rows, which it has as `:rows`. Nobody waits for it, so it
         cannot tell how many it has changed."""
         if rows:
-            self._run(STATEMENTS[name], {"rows": as_json(rows)})
+            statement = STATEMENTS[name]
+            self._run(statement, _of_rows(statement, rows))
         return -1 if rows else 0
 
     def first_new(self, table: str, n: int = 1) -> int:
@@ -94,3 +95,10 @@ class PostgresTransaction:
 
     def _fetched(self, text: str, values: list[object]) -> tuple[Any, ...]:
         return tuple(self.pipeline.send(text.encode(), values).fetchone())
+
+
+def _of_rows(statement: Statement, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    if not statement.spans:
+        return {"rows": as_json(rows)}
+    short, texts = with_spans(rows, statement.spans)
+    return {"rows": as_json(short), "texts": texts}
