@@ -27,7 +27,7 @@ _MOST_STATUSES = 4
 _USUAL_ENDPOINTS = ("", "chat")
 _SOON_MS, _A_DAY_MS = 10 * 60_000, 24 * 3_600_000
 
-GONE = "gone: the next worker takes over its items"
+GONE = "gone: the next worker takes over its work"
 
 
 def status_text(status: Status, commands: Commands) -> str:

@@ -188,7 +188,7 @@ class Crew:
     def _who_goes_on(self) -> str:
         if self._shares_items:
             return "the rest of its share of the items is left; run it again for that many"
-        return "the others do its items"
+        return "the others do its work"
 
     async def _pass_on_words(self, one: _Followed) -> None:
         """What it says, whole lines; what several of them complain of is said once."""

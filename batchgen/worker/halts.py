@@ -113,7 +113,7 @@ def too_many_failed(failed: Failed, allowed: str) -> str:
     """When as many items failed as may."""
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in failed.reasons.most_common())
     return (
-        f"{failed.items:,} of {failed.total:,} items have failed ({reasons}), and {allowed} is the "
+        f"{failed.items:,} of {failed.total:,} have failed ({reasons}), and {allowed} is the "
         f"most that may. The newest: {as_sentence(failed.newest_error)}"
     )
 

@@ -87,7 +87,7 @@ class Membership:
         if late:
             self._warn(
                 f"{late} replies came after this worker had been taken for dead; "
-                "they are kept as attempts, but others have the items now"
+                "they are kept as attempts, but others do that work now"
             )
         if not self._warned_of_danger and (warning := self._seat.warning):
             self._warned_of_danger = True

@@ -246,7 +246,7 @@ async def test_one_that_is_served_nothing_beside_others_stops_nobody(project: Pr
     await runner.cleanup()
     assert work.code == 0, work.err
     assert states(project) == [("done", 1, 120)]
-    assert ("the others do its items" in work.err) == (len(workers) == 2)
+    assert ("the others do its work" in work.err) == (len(workers) == 2)
 
 
 async def test_max_items_and_failures_are_those_of_all(

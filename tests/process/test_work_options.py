@@ -139,7 +139,7 @@ async def halt_when_so_many_failed(project: Project, _: Simulator) -> None:
     project.config("parser: json\n")
     await enqueue(project, [f"w{number}" for number in range(40)])
     done = await work_in_two(project, "-c", "4", "--max-failures", "10%")
-    assert (done.code, done.err.count(" of 40 items have failed (parse ")) == (4, 1), done.err
+    assert (done.code, done.err.count(" of 40 have failed (parse ")) == (4, 1), done.err
     assert project.query("select count(*) >= 4 from work where state = 'failed'") == [(1,)]
 
 

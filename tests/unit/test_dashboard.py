@@ -54,7 +54,7 @@ def test_at_80_columns() -> None:
         "",
         "worker 3: pid 71 on box, 12/20 in flight, paused for 3 s",
         "  item 17: under way for 1 min 35 s",
-        "worker 2: pid 71 on box, 20 slots, gone: the next worker takes over its items",
+        "worker 2: pid 71 on box, 20 slots, gone: the next worker takes over its work",
     ]
 
 
