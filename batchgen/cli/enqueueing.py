@@ -72,6 +72,11 @@ class PoolFlags(Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
 
+OPTIONS = {
+    "experiment_name": "--experiment", "user_prompt": "--prompt", "system_prompt": "--system",
+    "model": "--model", "base_url": "--base-url",
+}  # fmt: skip
+"""By what a setting of `PoolFlags` is given."""
 _BAD_LINES_SHOWN = 10
 where_option = click.option(
     "--where", metavar="EXPR",
@@ -291,7 +296,8 @@ def _dry_run_line(found: DryRun, name: str) -> str:
     samples = f", {done.samples} samples each" if done.samples > 1 else ""
     line = f"{items} read{samples}, {done.new:,} new to {name}"
     if done.asked_anew:
-        line += f", {done.asked_anew:,} to be asked with the new recipe"
+        most = "at most " if found.asks_fewer else ""
+        line += f", {most}{done.asked_anew:,} to be asked with the new recipe"
     if found.waiting:
         line += f", {found.waiting:,} waiting already"
     if found.made:

@@ -36,6 +36,7 @@ class DryRun(Struct, frozen=True):
     cost at a price that is only that of the model's name. `steps`: what each of them would cost,
     if there are some; the others are sums then. `made` rows of steps follow what is done already,
     by the names of the steps. What was gathered before becomes stale, if that `outdates_gathered`.
+    With `asks_fewer`, some of the rows that are asked anew may be none that the new rules make.
     """
 
     enqueued: Enqueued
@@ -49,6 +50,7 @@ class DryRun(Struct, frozen=True):
     made: Mapping[str, int] = field(default_factory=dict)
     outdates_gathered: bool = False
     waiting: int = 0
+    asks_fewer: bool = False
 
     @property
     def calls(self) -> int:
@@ -143,13 +145,17 @@ async def dry_run(
         return _result(progress, estimated, prices, config.model.model, there.waiting)
     found = _result_of_steps(progress, estimated, estimated.steps, new, there)
     note = estimate_note(config) if found.cost_usd else None
-    return replace(found, cost_note=note, outdates_gathered=there.outdates(chain, new, samples))
+    outdates = there.outdates(chain, new, samples)
+    return replace(
+        found, cost_note=note, outdates_gathered=outdates, asks_fewer=there.asks_fewer
+    )  # fmt: skip
 
 
 class _There(Struct):
     """The experiment as it is there, and how the pool would go into it. `counts` are those of its
     steps, by their names, or its own; `anew` and `made` are by steps, too. From the step of number
-    `unmade_from` on some of the rows may be stale."""
+    `unmade_from` on some of the rows may be stale, of those that are asked anew if it
+    `asks_fewer`."""
 
     planned: Intake | None = None
     counts: "dict[str | None, Counts]" = field(default_factory=dict)
@@ -158,6 +164,7 @@ class _There(Struct):
     made: Mapping[str, int] = field(default_factory=dict)
     is_stale_after: str | None = None
     unmade_from: int | None = None
+    asks_fewer: bool = False
 
     @property
     def waiting(self) -> int:
@@ -210,8 +217,10 @@ async def _compared(
         return _There(planned, counts, planned.asked_anew)
     way = await way_of(store, there, chain, other_recipe)
     again = next(iter(way.asked), None) if other_recipe is OtherRecipe.AGAIN else None
-    asked_anew = sum(way.asked.values())
-    return _There(planned, counts, asked_anew, way.rows, way.made, again, way.unmade_from)
+    return _There(
+        planned, counts, way.asked.total(), way.rows, way.made, again, way.unmade_from,
+        way.may_be_stale(chain.plan),
+    )  # fmt: skip
 
 
 async def _counts(store: Store, experiment_id: int) -> dict[str | None, Counts]:

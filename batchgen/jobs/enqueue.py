@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -96,7 +97,7 @@ async def enqueue(
     reader.read_ahead()
     pool_again = pool_alone and other_recipe is OtherRecipe.AGAIN and chain is None
     mode = OtherRecipe.REPLACE if pool_again else other_recipe
-    steps = None if chain is None else chain.intake
+    steps, asked = None if chain is None else chain.intake, Counter[int]()
     if chain is not None:
         from batchgen.jobs.step_changes import (  # here: few have steps
             ask_in_other_conversation,
@@ -105,12 +106,13 @@ async def enqueue(
 
         there = await refuse_other_steps(store, experiment, chain, mode)
         if there is not None and mode is OtherRecipe.AGAIN:
-            progress.asked_anew = await ask_in_other_conversation(store, there, chain)
+            asked.update(await ask_in_other_conversation(store, there, chain))
     async with store.enqueueing(
         experiment, recipe, mode, samples, parser, chain=steps, say=say
     ) as intake:
         await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone, chain)
-        progress.asked_anew += intake.asked_anew
+        asked.update(intake.asked)
+        progress.asked_anew = asked.total()
         with _short_turns():
             await _add_chunks(store, intake, reader, priority, progress, experiment)
         if pool_again:
@@ -122,6 +124,8 @@ async def enqueue(
             store, intake.experiment_id, {one.name: one.reader for one in chain.steps},
             progress.put_following, timeout_s=parse_timeout_s,
         )  # fmt: skip
+        if progress.followed is not None:
+            progress.asked_anew -= (asked & Counter(progress.followed.unasked)).total()
     return progress
 
 

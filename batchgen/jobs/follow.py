@@ -6,7 +6,7 @@ next time begins anew until the experiment is known to be followed. Nothing is a
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -28,12 +28,14 @@ Progress = Callable[[int], None]
 class FollowResult(Struct, frozen=True):
     """`rows` were done and have been followed, of which `added` ones were made, by the names of
     their steps. Where `each` found no list a row `failed`; of a function's it is run again. As many
-    as were `read_again` had failed so before, and are done now, or run again."""
+    as were `read_again` had failed so before, and are done now, or run again. So many rows, by
+    their experiments, are `unasked`: they waited, and are made no more."""
 
     rows: int
     added: dict[str, int] = field(default_factory=dict)
     failed: int = 0
     read_again: int = 0
+    unasked: Mapping[int, int] = field(default_factory=dict)
 
 
 class FollowCounts(Struct, frozen=True):
@@ -61,6 +63,7 @@ async def follow_done(
         return None
     before = await store.counts_by_experiment()
     rows = failed = 0
+    unasked = Counter[int]()
     async for page in _pages(store, chain):
         followed = []
         for row in page:
@@ -69,7 +72,7 @@ async def follow_done(
             except ParseError as exc:
                 failed += 1
                 await _fail(store, row, str(exc))
-        await store.chains.write_followed(followed)
+        unasked += (await store.chains.write_followed(followed)).unasked
         rows += len(page)
         progress(rows)
     read_again = await read_again_without_list(store, chain, readers, timeout_s)
@@ -82,7 +85,7 @@ async def follow_done(
         if step.experiment_id in after
     }
     added = {name: n for name, n in totals.items() if n > 0}
-    return FollowResult(rows, added, failed, read_again)
+    return FollowResult(rows, added, failed, read_again, unasked)
 
 
 async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> FollowCounts:

@@ -204,18 +204,20 @@ def outdates_gathered(
     )
 
 
-async def ask_in_other_conversation(store: Store, there: Chain, chain: "ConfiguredChain") -> int:
+async def ask_in_other_conversation(
+    store: Store, there: Chain, chain: "ConfiguredChain"
+) -> dict[int, int]:
     """Where a step goes on from a conversation now, or does no more, its recipe is the same, but
-    its rows are asked something else: those that are done are asked again; how many. What comes
-    after a step whose rows are asked again is stale."""
+    its rows are asked something else: those that are done are asked again; how many, by its
+    experiment. What comes after a step whose rows are asked again is stale."""
     for step, configured in zip(there.steps, chain.steps, strict=False):
         recipe, again = configured.recipe, OtherRecipe.AGAIN
         planned = await store.planned_intake(step.experiment_id, recipe, again, 1)
         if planned.asked_anew:
-            return 0
+            return {}
         if _converses_otherwise(there, chain, step) and (asked := await _ask_done(store, step)):
-            return asked
-    return 0
+            return {step.experiment_id: asked}
+    return {}
 
 
 async def _ask_done(store: Store, step: ChainStep) -> int:
@@ -319,10 +321,7 @@ def _cost_of(
             its = counts.get(ids.get(step.name, 0), Counts())
             each_usd = cost_of_a_call(its, Prices(step.model), step.model.model)
             cost_usd += n * (each_usd or 0.0)
-    is_all = all(rule.runs_code for rule in _after(way.rows, plan)) and not way.without_list
-    is_most = way.may_be_stale(plan)
-    bound = {(True, True): "at most ", (False, False): "at least ", (False, True): "about "}
-    said = f"{bound.get((is_all, is_most), '')}{calls_text(calls)}"
+    said = _calls_text(calls, way, plan)
     if cost_usd:
         said += f", about ${cost_usd:,.4f}"
     if way.made:
@@ -350,6 +349,15 @@ def _cost_of(
         after = "1 row after them is" if way.stale == 1 else f"{way.stale:,} rows after them are"
         said += f"; {after} stale then, unless the new answers say what the old ones did"
     return said
+
+
+def _calls_text(calls: int, way: Way, plan: "Plan") -> str:
+    is_all = all(rule.runs_code for rule in _after(way.rows, plan)) and not way.without_list
+    if not (calls or is_all):
+        return "nobody knows yet how many calls"
+    is_most = calls > 0 and way.may_be_stale(plan)
+    bound = {(True, True): "at most ", (False, False): "at least ", (False, True): "about "}
+    return f"{bound.get((is_all, is_most), '')}{calls_text(calls)}"
 
 
 def _after(rows: Mapping[str, int], plan: "Plan") -> "tuple[StepRule, ...]":

@@ -1,6 +1,7 @@
 """What is read of experiments with steps: the chains, and how their rows hang together."""
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -53,6 +54,15 @@ class FollowRow(Struct, frozen=True):
     parsed_json: str | None
     response: str | None
     made_of: MadeOf = MadeOf(())
+
+
+class Refollowed(NamedTuple):
+    """Rows followed by another plan, but those that were `skipped`, as something else became of
+    them, or of the plan, meanwhile. `unasked`: how many others waited to be asked, by their
+    experiments, and are stale now."""
+
+    skipped: set[int]
+    unasked: Counter[int]
 
 
 class StaleRow(Struct, frozen=True):

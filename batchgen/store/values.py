@@ -50,10 +50,9 @@ class Intake(Struct, frozen=True):
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
     be given another recipe, nothing was begun; `step` names the later step that these are of. Nor
-    was it when there is an `other_plan`, by whose rules the experiment goes. `asked_anew` rows go
-    back to pending. Rows from number `first` on are made by this enqueueing; 0: it was not begun.
-    `seen` has the keys of those that the store has not sorted in.
-    """
+    was it when there is an `other_plan`, by whose rules the experiment goes. `asked` rows, by their
+    experiments, go back to pending. Rows from number `first` on are made by this enqueueing; 0: it
+    was not begun. `seen` has the keys of those that the store has not sorted in."""
 
     experiment_id: int
     variant: int
@@ -62,10 +61,14 @@ class Intake(Struct, frozen=True):
     samples: int = 1
     choice: RecipeChoice | None = None
     running: int = 0
-    asked_anew: int = 0
+    asked: Mapping[int, int] = field(default_factory=dict)
     seen: SeenKeys = field(default_factory=SeenKeys)
     step: str | None = None
     other_plan: "Plan | None" = None
+
+    @property
+    def asked_anew(self) -> int:
+        return sum(self.asked.values())
 
 
 class StepIntake(Struct, frozen=True):
@@ -93,11 +96,8 @@ class AskedAgain(NamedTuple):
 
 class Added(Struct, frozen=True):
     """The numbers of the items (of their first samples), in their order; `new` rows did not exist
-    before.
-
-    With `conflict` set, the item after the last id has an id that an item with other content has
-    already: that item's number.
-    """
+    before. With `conflict` set, the item after the last id has an id that an item with other
+    content has already: that item's number."""
 
     ids: list[int]
     new: int

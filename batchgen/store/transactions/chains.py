@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from batchgen.clock import now_ms
 from batchgen.steps import Followed
-from batchgen.store.chain_records import ChainRow, FollowRow, LiveChains, StaleRow
+from batchgen.store.chain_records import ChainRow, FollowRow, LiveChains, Refollowed, StaleRow
 from batchgen.store.transactions import chain_rows, refollow
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ class Chains:
         nothing: stale ones, mostly. By parent, number of their step, and element."""
         return await self._db.read(refollow.standing_children, rows)
 
-    async def write_followed(self, rows: Sequence[tuple[FollowRow, Followed]]) -> set[int]:
+    async def write_followed(self, rows: Sequence[tuple[FollowRow, Followed]]) -> Refollowed:
         """What follows these rows by the present plan: what is missing is made, what is there is
-        matched. The numbers of those that were skipped, as something else became of them, or of the
-        plan, meanwhile. Twice does no harm."""
+        matched. Twice does no harm."""
         return await self._db.write(refollow.write_followed, rows, now_ms())
 
     async def end_following(self, first_id: int, plan_id: int) -> None:

@@ -2,6 +2,7 @@
 done once more, and stale when it is not any more."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from batchgen.items import State
@@ -41,12 +42,14 @@ def standing(db: Transaction, item_ids: Iterable[int]) -> list[Standing]:
 
 class Followers:
     """What follows rows of some chains, in one transaction. `touched` are the gatherings of rows
-    that have ended, or are not what they were."""
+    that have ended, or are not what they were; `unasked`, by experiment, how many waited to be
+    asked and are stale now."""
 
     def __init__(self, db: Transaction, steps: Steps, deltas: CounterDeltas) -> None:
         self.steps = steps
         self.deltas = deltas
         self.touched: set[int] = set()
+        self.unasked: Counter[int] = Counter()
         self._db = db
 
     def know(self, rows: Iterable[Standing]) -> None:
@@ -102,6 +105,7 @@ class Followers:
                 leave(self.deltas, row, self.steps)
                 become(self.deltas, row, State.STALE, self.steps)
                 self._touch(row)
+                self.unasked[row.experiment_id] += row.state == State.PENDING
 
     def restore(self, rows: Iterable[Standing]) -> None:
         """These, which see what they saw before, and by levels what was made of them."""

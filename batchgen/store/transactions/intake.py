@@ -2,6 +2,7 @@
 parsers, and what is asked anew."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -64,10 +65,10 @@ def begin_intake(
         intake = later.planned(intake, there)
         if intake.step or intake.other_plan:
             return intake
-    asked = _carry_out(db, way, intake, now)
+    asked = Counter({experiment_id: _carry_out(db, way, intake, now)})
     if chain is not None:
         asked += later.write(experiment, there)
-    intake = replace(intake, asked_anew=asked)
+    intake = replace(intake, asked=asked)
     set_present_parser(db, experiment_id, parser_id)
     return replace(intake, first=db.newest("items") + 1)
 
@@ -112,13 +113,18 @@ class _Later:
             if one.choice or one.running:
                 return replace(first, choice=one.choice, running=one.running, step=step.name)
             self._ways.append((way, one))
-        asked = sum(one.asked_anew for _, one in self._ways)
-        return replace(first, asked_anew=first.asked_anew + asked)
+        asked = Counter(first.asked)
+        for _, one in self._ways:
+            asked.update(one.asked)
+        return replace(first, asked=asked)
 
-    def write(self, experiment: str, there: Chain | None) -> int:
-        """How many of their rows are asked anew."""
+    def write(self, experiment: str, there: Chain | None) -> Counter[int]:
+        """How many of their rows are asked anew, by the experiments."""
         set_plan(self._db, self._first_id, there, self._chain.plan, self._now)
-        asked = sum(_carry_out(self._db, way, intake, self._now) for way, intake in self._ways)
+        asked = Counter({
+            way.experiment_id: _carry_out(self._db, way, intake, self._now)
+            for way, intake in self._ways
+        })  # fmt: skip
         for step, parser_id in zip(there.steps[1:] if there else (), self._parsers, strict=False):
             set_present_parser(self._db, step.experiment_id, parser_id)
         for number, rule in enumerate(self._chain.plan.steps):
@@ -177,7 +183,7 @@ def _planned(db: Transaction, way: _Way, mode: OtherRecipe, samples: int) -> Int
     if way.choice:
         asked = sum(group.n for group in _rows_to_ask(db, row, way.choice))
         (running,) = db.execute("count_running", row).fetchone() if asked else (0,)
-        return replace(intake, asked_anew=asked, running=running)
+        return replace(intake, asked={way.experiment_id: asked}, running=running)
     return intake if way.is_present else replace(intake, variant=way.variant + 1)
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from batchgen.items import State
 from batchgen.steps import Followed
 from batchgen.store.chain import Steps, made_of_parent
-from batchgen.store.chain_records import FollowRow, MadeOf, StaleRow
+from batchgen.store.chain_records import FollowRow, MadeOf, Refollowed, StaleRow
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import Parent
 from batchgen.store.plan_follow import Change, Standing, change_of, made_of_seqs
@@ -37,7 +37,7 @@ def _chars_of(row: FollowRow) -> int:
 
 def write_followed(
     db: Transaction, rows: Sequence[tuple[FollowRow, Followed]], now: int
-) -> set[int]:
+) -> Refollowed:
     deltas = CounterDeltas()
     followers = Followers(db, steps_of(db, {row.experiment_id for row, _ in rows}), deltas)
     there = {row.item_id: row for row in standing(db, [row.item_id for row, _ in rows])}
@@ -52,7 +52,8 @@ def write_followed(
     followers.follow(parents)
     gather(db, followers, (), now)
     write_deltas(db, deltas)
-    return {row.item_id for row, _ in rows} - {parent.item_id for parent in parents}
+    skipped = {row.item_id for row, _ in rows} - {parent.item_id for parent in parents}
+    return Refollowed(skipped, followers.unasked)
 
 
 def standing_children(
