@@ -3,6 +3,7 @@
 import click
 
 from batchgen.cli.enqueueing import (
+    OPTIONS,
     PoolFlags,
     dry_run_pool,
     enqueue_pool,
@@ -43,7 +44,7 @@ def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> 
     changed since, it stops, and says what each --recipe would ask. With --samples each item becomes
     several rows, and enqueueing it again with a higher number adds the rest.
     """
-    config = session.config(**pool.settings)
+    config = session.config(OPTIONS, **pool.settings)
     if dry_run:
         return run_async(dry_run_pool(session, config, pool, as_json=as_json))
     return run_async(_enqueue(session, config, pool, as_json=as_json))

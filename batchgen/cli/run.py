@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, reading_pool
+from batchgen.cli.enqueueing import (
+    OPTIONS,
+    PoolFlags,
+    enqueue_pool,
+    pool_options,
+    reading_pool,
+)
 from batchgen.cli.exporting import export_to
 from batchgen.cli.group import epilog
 from batchgen.cli.options import force_option
@@ -45,7 +51,7 @@ def run(
     The same as enqueue, work and export one after another; run it again to go on. When it halts,
     what is done so far is exported.
     """
-    config = session.config(**pool.settings)
+    config = session.config(OPTIONS, **pool.settings)
     return run_async(run_pool(session, config, pool, options, processes, output, force=force))
 
 

@@ -4,7 +4,7 @@ Nearly every command has a `Session` as its first argument.
 """
 
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,18 @@ class Session(Struct, frozen=True):
     verbose: bool = False
     quiet: bool = False
 
-    def config(self, **flags: Any) -> Config:
-        """The settings, with the flags that were given on top. Raises ConfigError, and UsageError
-        for a database without a name: a shell's variable that is not set must not lead to the
-        default one."""
+    def config(self, options: Mapping[str, str] = {}, **flags: Any) -> Config:
+        """The settings, with the flags that were given on top, by `options` if these name them.
+        Raises ConfigError, and UsageError for a database without a name: a shell's variable that is
+        not set must not lead to the default one."""
         if self.database == "":
             raise UsageError("--db: is empty. Name a file or postgresql://..., or leave it out.")
         given = {name: value for name, value in flags.items() if value is not None}
         if self.database is not None:
             given["database"] = self.database
-        return load(self.config_path, env=os.environ, overrides=given, cwd=Path.cwd())
+        return load(
+            self.config_path, env=os.environ, overrides=given, options=options, cwd=Path.cwd()
+        )
 
     def say(self, message: str) -> None:
         """Talk: to stderr, not when quiet."""

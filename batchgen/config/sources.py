@@ -42,13 +42,15 @@ def load(
     *,
     env: Mapping[str, str],
     overrides: Mapping[str, Any] = {},
+    options: Mapping[str, str] = {},
     cwd: Path,
 ) -> Config:
     """The settings: defaults < file < environment < overrides.
 
     Without a `path` the file is `config.yaml` in `cwd`, if there is one. `overrides` are what
-    `nest` takes; None there is a value (null). Relative paths in the file start from its
-    directory, all others from `cwd`. Raises ConfigError.
+    `nest` takes; None there is a value (null). An error about one of them names the option by which
+    it was given, if it is among `options`. Relative paths in the file start from its directory, all
+    others from `cwd`. Raises ConfigError.
     """
     file = cwd / (path or "config.yaml")
     found = path is not None or file.exists()
@@ -58,7 +60,7 @@ def load(
     if found:
         _put(_layer(_section(read_file(file), file.name), f"{file.name}: ", directory), given)
     _put(_environment(env, cwd), given)
-    _put(_layer(nest(overrides), "", cwd), given)
+    _put(_layer(nest(overrides), "", cwd, options), given)
     values = {path: _checked(path, one, env) for path, one in given.items()}
     _take_query_out_of_url(values, given["model", "query"].label)
     if variable := named_variable(given["model", "api_key"].value):
@@ -213,13 +215,15 @@ def _defaults(directory: Path) -> dict[KeyPath, _Given]:
     return {path: _Given(default(leaf), leaf.name, directory) for path, leaf in LEAVES.items()}
 
 
-def _layer(values: Mapping[Any, Any], label: str, directory: Path) -> dict[KeyPath, _Given]:
-    given = {}
+def _layer(
+    values: Mapping[Any, Any], label: str, directory: Path, options: Mapping[str, str] = {}
+) -> dict[KeyPath, _Given]:
+    given, named = {}, {leaf_path(name): option for name, option in options.items()}
     for path, value in _flat(values, label):
         name = label + ".".join(map(shown_key, path))
         if path not in LEAVES:
             raise ConfigError(unknown_key(path, name))
-        given[path] = _Given(value, name, directory)
+        given[path] = _Given(value, named.get(path, name), directory)
     return given
 
 

@@ -35,5 +35,19 @@ async def test_a_wrong_one_is_told_in_one_line(project: Project, batchgen: Typis
     project.pool([{"word": "a"}])
     wrong = await batchgen("run", "pool.jsonl", "--base-url", "ftp://x")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
-    assert "base_url: must be http://host" in wrong.err
+    assert "--base-url: must be http://host" in wrong.err
+    assert is_untouched(project.database)
+
+
+async def test_beside_steps_it_is_refused_by_the_name_that_was_typed(
+    project: Project, batchgen: Typist
+) -> None:
+    project.config("steps: [{name: draft, user: {text: 'Write about {word}'}}]\n")
+    project.pool([{"word": "a"}])
+    for command in ("run", "enqueue"):
+        wrong = await batchgen(command, "pool.jsonl", "--prompt", "Say {word}")
+        assert (wrong.code, wrong.err) == (
+            2, "error: --prompt: stands beside steps, each of which has its own; it goes into one "
+               "of them, as user: {text: ...}\n",
+        )  # fmt: skip
     assert is_untouched(project.database)

@@ -103,7 +103,7 @@ REFUSED = [
     ),
     Case(
         "flag-experiment",
-        "output_data.experiment_name: must not contain / or \\ or control characters",
+        "--experiment: must not contain / or \\ or control characters",
         "enqueue pool.jsonl --experiment a/b",
     ),
     Case(
