@@ -2,18 +2,17 @@
 whether a condition holds for it."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from json import loads
-from json.encoder import encode_basestring
 from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.export.reviewed import REVIEW_VALUES
 from batchgen.store import ResultRow
+from batchgen.text.json_text import text_json
 from batchgen.where import Where
 
-quoted: Callable[[str], str] = encode_basestring
-"""A text as JSON, without ASCII escapes."""
+_known_json = lru_cache(maxsize=100)(text_json)  # models, and how their answers end, are few
 
 
 def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
@@ -68,10 +67,9 @@ def call_text(row: ResultRow) -> str:
 
 def use_text(row: ResultRow) -> str:
     """The same without the time."""
-    model, finish_reason, cost_usd = row.model, row.finish_reason, row.cost_usd
+    cost_usd = row.cost_usd
     return (
-        f'"model": {"null" if model is None else quoted(model)}, '
-        f'"finish_reason": {"null" if finish_reason is None else quoted(finish_reason)}, '
+        f'"model": {_known_json(row.model)}, "finish_reason": {_known_json(row.finish_reason)}, '
         f'"usage": {_usage(row)}, "cost_usd": {"null" if cost_usd is None else repr(cost_usd)}, '
         f'"attempts": {row.tries}'
     )
@@ -94,7 +92,7 @@ def _usage(row: ResultRow) -> str:
 def _json(value: str | float | None) -> str:
     if value is None:
         return "null"
-    return quoted(value) if isinstance(value, str) else repr(value)
+    return text_json(value) if isinstance(value, str) else repr(value)
 
 
 def matches(row: ResultRow, where: Where | None) -> bool:

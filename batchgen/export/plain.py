@@ -2,15 +2,19 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from typing import IO
 
 from batchgen.export.lines import export_line
 from batchgen.export.request import Progress, untold
 from batchgen.items import State
 from batchgen.shutdown import uninterrupted
-from batchgen.store import Experiment, ResultRow, Store
+from batchgen.store import Experiment, MadePage, ResultRow, Store
 
 PAGE_ROWS = 500
+
+_Rows = Sequence[ResultRow] | bytes
+"""Of a page, or their lines."""
 
 
 async def write_plain(
@@ -20,25 +24,30 @@ async def write_plain(
     """Write the lines to an open file; returns their number and their SHA-256."""
     digest, rows = hashlib.sha256(), 0
 
-    def write(lines: bytes) -> None:
+    def write(page: _Rows) -> None:
+        lines = page if isinstance(page, bytes) else _lines(page)
         file.write(lines)
         digest.update(lines)
 
-    async def write_and_read_on(page: list[ResultRow]) -> list[ResultRow]:
-        reading = asyncio.ensure_future(
-            store.result_page(experiment.id, state, page[-1].id, PAGE_ROWS)
-        )
-        if store.is_served:
-            await asyncio.sleep(
-                0
-            )  # then it is asked for; else the two would wait for Python's lock
-        lines = "".join(map(export_line, page)).encode()
-        next_page, _ = await asyncio.gather(reading, asyncio.to_thread(write, lines))
+    async def read(after: int) -> MadePage[_Rows]:
+        # While a server looks for the next rows, lines are made of these. But who reads a file has
+        # a use for Python's lock at each row, and would wait for whoever makes lines meanwhile.
+        make = tuple if store.is_served else _lines
+        return await store.made_page(make, experiment.id, state, after, PAGE_ROWS)
+
+    async def write_and_read_on(page: MadePage[_Rows]) -> MadePage[_Rows]:
+        reading = asyncio.ensure_future(read(page.last))
+        await asyncio.sleep(0)  # then it is asked for
+        next_page, _ = await asyncio.gather(reading, asyncio.to_thread(write, page.made))
         return next_page
 
-    page = await store.result_page(experiment.id, state, 0, PAGE_ROWS)
-    while page:
-        rows += len(page)
+    page = await read(0)
+    while page.rows:
+        rows += page.rows
         progress(rows)
         page = await uninterrupted(write_and_read_on(page))
     return rows, digest.hexdigest()
+
+
+def _lines(page: Sequence[ResultRow]) -> bytes:
+    return "".join([export_line(row) for row in page]).encode()

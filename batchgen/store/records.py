@@ -7,11 +7,14 @@ and an empty page is the end.
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from batchgen.items import ParserVersion
+
+T = TypeVar("T")
 
 
 class Experiment(Struct, frozen=True):
@@ -307,6 +310,14 @@ class ResultRow(Struct, frozen=True):
     state: str = "done"
     result_seq: int = 0
     variant: int = 1
+
+
+class MadePage(NamedTuple, Generic[T]):
+    """A page of so many results, the last of them that of item `last`, as what was `made` of it."""
+
+    rows: int
+    last: int
+    made: T
 
 
 class AnswerDetails(Struct, frozen=True):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -17,6 +17,7 @@ from batchgen.shutdown import uninterrupted
 from batchgen.store.reading import ReadStore
 from batchgen.store.records import (
     AnswerDetails,
+    MadePage,
     ResultRow,
 )
 from batchgen.store.server_wants import AskedServer
@@ -52,6 +53,7 @@ from batchgen.store.values import (
     Twin,
 )
 
+T = TypeVar("T")
 CountNew = Callable[[Sequence[NewItem]], Awaitable[NewRows]]
 
 if TYPE_CHECKING:
@@ -319,6 +321,15 @@ class Store(ReadStore):
         """The next done (or failed; None: both) items after item `after`, in the order of the
         pool."""
         return await self._db.read(results.result_page, experiment_id, state, after, limit)
+
+    async def made_page(
+        self, make: Callable[[Sequence[ResultRow]], T], experiment_id: int, state: State | None,
+        after: int, limit: int = 500,
+    ) -> MadePage[T]:  # fmt: skip
+        """The same as what `make` makes of them, on the thread that has read them."""
+        return await self._db.read(
+            results.made_page, make, experiment_id, state, after, limit
+        )  # fmt: skip
 
     async def results_of(self, item_ids: Sequence[int]) -> list[ResultRow]:
         """The results of chosen items that have ended, in no order."""

@@ -69,6 +69,11 @@ def dump_json(value: Any) -> str:
     return text
 
 
+def text_json(text: str | None) -> str:
+    """A text as JSON, without ASCII escapes."""
+    return encode_compactly(text).decode()
+
+
 def load_json(text: str) -> Any:
     """What `dump_json` has written, or JSON that was checked to be such."""
     try:

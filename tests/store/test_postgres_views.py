@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchgen.items import State
 from batchgen.store.postgres.opening import connect
+from batchgen.store.postgres.pipeline import Pipeline
+from batchgen.store.postgres.transaction import PostgresTransaction
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions import results
 from tests.kits.postgres import Cluster
 from tests.kits.table import new_database
 
@@ -80,22 +86,58 @@ def spelled(statement: str) -> bytes:
     return ("".join(f"{one}%s" for one in parts[:-1]) + parts[-1]).encode()
 
 
-@pytest.mark.parametrize("view", ["item_results", "result_values", "item_overview"])
-def test_views_have_the_same_rows(
-    connection: psycopg.Connection, tmp_path: Path, view: str
-) -> None:
-    which = f"select * from {view} order by {'seq' if view == 'result_values' else 'id'}"
-    with closing(new_database(tmp_path / "batchgen.db")) as db:
+@contextmanager
+def filled_file(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(new_database(path / "batchgen.db")) as db:
         db.executescript(ROWS.replace("DIGEST", "zeroblob(32)"))
         for statement, values in rows():
             db.execute(statement, values)
-        db.row_factory = sqlite3.Row
-        there = [dict(row) for row in db.execute(which)]
+        yield db
+
+
+@contextmanager
+def filled(connection: psycopg.Connection) -> Iterator[None]:
     with connection.transaction(force_rollback=True):
         for statement in ROWS.replace("DIGEST", "decode(repeat('00', 32), 'hex')").split(";")[:-1]:
             connection.execute(statement.encode())
         for statement, values in rows():
             connection.execute(spelled(statement), values)
+        yield
+
+
+def has_pages_as_the_view_says(db: Transaction) -> bool:
+    """Whether an answer that is read as its text is the same JSON then."""
+    ids = list(range(1, len(INPUTS) * len(ANSWERS) + 1))
+    ended = results.results_of(db, ids)
+    for state in (State.DONE, State.FAILED, None):
+        page = results.result_page(db, 1, state, 0, len(ids))
+        wanted = [
+            row for row in ended if state is None or (row.reason is None) == (state is State.DONE)
+        ]
+        assert page == wanted
+        assert page
+    return len(ended) == len(ids)
+
+
+def test_a_page_of_results_has_what_the_view_has(
+    connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    with filled_file(tmp_path) as db:
+        assert has_pages_as_the_view_says(SqliteTransaction(db))
+    with filled(connection):
+        pipeline = Pipeline(connection, prepares=False)
+        assert has_pages_as_the_view_says(PostgresTransaction(pipeline, "public", {}))
+
+
+@pytest.mark.parametrize("view", ["item_results", "result_values", "item_overview"])
+def test_views_have_the_same_rows(
+    connection: psycopg.Connection, tmp_path: Path, view: str
+) -> None:
+    which = f"select * from {view} order by {'seq' if view == 'result_values' else 'id'}"
+    with filled_file(tmp_path) as db:
+        db.row_factory = sqlite3.Row
+        there = [dict(row) for row in db.execute(which)]
+    with filled(connection):
         cursor = connection.execute(which.encode())
         names = [column.name for column in cursor.description or ()]
         here = [dict(zip(names, row, strict=True)) for row in cursor]

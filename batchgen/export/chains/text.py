@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from batchgen.export.chains.line import ChainLine, elements_of
 from batchgen.export.chains.walk import Part
-from batchgen.export.lines import answer_text, call_text, group_head, id_text, quoted, use_text
+from batchgen.export.lines import answer_text, call_text, group_head, id_text, use_text
 from batchgen.export.reviewed import EDITED, is_edited
 from batchgen.steps import Plan
+from batchgen.text.json_text import text_json
 
 
 def chain_text(line: ChainLine, extras: Mapping[str, str | None] = {}) -> str:
@@ -32,23 +33,23 @@ def chains_head(line: ChainLine) -> str:
 
 
 def _course(line: ChainLine) -> str:
-    ended = "null" if line.ended is None else quoted(line.ended)
+    ended = "null" if line.ended is None else text_json(line.ended)
     return f'{answer_text(line.row)}, "ended": {ended}, "steps": {_steps(line)}'
 
 
 def _failure(line: ChainLine) -> str:
     if line.failed_step is None:
         return ""
-    error = "null" if line.row.error is None else quoted(line.row.error)
+    error = "null" if line.row.error is None else text_json(line.row.error)
     reason = line.row.reason
-    return f', "failed": {quoted(line.failed_step)}, "reason": "{reason}", "error": {error}'
+    return f', "failed": {text_json(line.failed_step)}, "reason": "{reason}", "error": {error}'
 
 
 def _steps(line: ChainLine) -> str:
     parts = []
     for name, found in line.steps():
         text = _rows(line.plan, found) if isinstance(found, list) else _entry(line.plan, (found,))
-        parts.append(f"{quoted(name)}: {text}")
+        parts.append(f"{text_json(name)}: {text}")
     return f"{{{', '.join(parts)}}}"
 
 

@@ -1243,6 +1243,27 @@ select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_
   from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
  order by a.seq;
 
+-- name: done_rows
+-- A page of the export, in the order of the pool: as the view item_results has them. But the
+-- response is the text that it is: of that Python makes JSON in less time than the server.
+select w.item_id as id, i.custom_id, i.input, a.response, coalesce(r.parsed, a.vector) as parsed,
+       case when strpos(i.input, '"metadata"') > 0 then member(i.input, 'metadata') end as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens,
+       case when w.epoch = 1 then a.cost_usd
+            else (select sum(cost_usd) from attempts
+                   where item_id = w.item_id and outcome <> 'unknown') end
+       as cost_usd,
+       w.tries, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq,
+       i.variant
+  from work w
+  join result_values r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  join items i on i.id = w.item_id
+ where w.item_id > :after and w.experiment_id = :experiment_id
+   and w.state = 'done'
+ order by w.item_id limit :limit;
+
 -- name: result_rows
 -- The ended ones among chosen items, whatever their end, in the order of the list.
 select r.* from unnest(numbers(:ids)) with ordinality chosen (value, place)

@@ -466,12 +466,8 @@ select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, 
 -- name: moved_to
 select other from moves where went = 1;
 
--- name: done_rows
--- A page of the export, in the order of the pool.
-select * from item_results
- where id > :after and experiment_id = :experiment_id and state = 'done' order by id limit :limit;
-
 -- name: failed_rows
+-- A page of the export, in the order of the pool; see also done_rows.
 select * from item_results
  where id > :after and experiment_id = :experiment_id and state = 'failed' order by id limit :limit;
 

@@ -1,13 +1,17 @@
 """What export reads: items that ended, in pages and on the reading connection."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from batchgen.items import State
 from batchgen.store.plan_rows import Row
-from batchgen.store.records import AnswerDetails, ResultRow
+from batchgen.store.records import AnswerDetails, MadePage, ResultRow
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import bounded, rows_of
+from batchgen.text.json_text import text_json
+
+T = TypeVar("T")
 
 
 def append_results(db: Transaction, rows: Sequence[Row]) -> None:
@@ -26,11 +30,28 @@ def has_samples(db: Transaction, experiment_id: int) -> bool:
 def result_page(
     db: Transaction, experiment_id: int, state: State | None, after: int, limit: int
 ) -> list[ResultRow]:
-    queries = {State.DONE: "done_rows", State.FAILED: "failed_rows", None: "done_and_failed_rows"}
-    query = queries[state]
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
-    page, _ = bounded(rows_of(db, query, ResultRow, which), chars_of)
+    if state is State.DONE:
+        rows: Iterator[ResultRow] = map(_done_result, db.execute("done_rows", which))
+    else:
+        query = "done_and_failed_rows" if state is None else "failed_rows"
+        rows = rows_of(db, query, ResultRow, which)
+    page, _ = bounded(rows, chars_of)
     return page
+
+
+def _done_result(row: tuple[Any, ...]) -> ResultRow:
+    """Of a row whose answer is the text that it is."""
+    values = (*row[:3], text_json(row[3]), *row[4:])
+    return ResultRow(*values)
+
+
+def made_page(
+    db: Transaction, make: Callable[[Sequence[ResultRow]], T], experiment_id: int,
+    state: State | None, after: int, limit: int,
+) -> MadePage[T]:  # fmt: skip
+    page = result_page(db, experiment_id, state, after, limit)
+    return MadePage(len(page), page[-1].id if page else after, make(page))
 
 
 def results_of(db: Transaction, item_ids: Sequence[int]) -> list[ResultRow]:
