@@ -241,3 +241,18 @@ async def test_of_steps_the_rows_of_one_are_reviewed(
         assert viewer.said == []
     out = await project.batchgen("export", "-o", "-", "--reviewed", "accepted")
     assert json.loads(out.out)["parsed"] == "Hot tea."
+
+
+async def test_conditions_know_what_was_said(viewer: Viewer, labelled: Project) -> None:
+    for item in ("r1", "r3"):
+        await labelled.batchgen("review", item, "--accept")
+    query = f"{REVIEW}?where={quote('review == null')}"
+    place, shown = await follow(viewer, query)
+    assert item_in(place) == 2
+    place, shown = await follow(viewer, (await say(viewer, shown, "rejected")).place)
+    assert item_in(place) == 4
+    place, _ = await follow(viewer, f"{query}&before=4")  # what was decided is in it no more
+    assert "That was the last one." in (await viewer.get(place)).text
+    rejected = quote('review == "rejected"')
+    listed = await viewer.get(f"/e/default/items?where={rejected}")
+    assert re.findall(r'<a href="/items/(\d+)', listed.text)[:1] == ["2"]
