@@ -18,7 +18,7 @@ from batchgen.web.reader import Reader
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
-_QUICK_S = 0.04  # for what an index finds
+QUICK_S = 0.04  # for what an index finds
 _MOST_COLUMNS = 6
 # A member of an object, with its value if that is no list and no object.
 _MEMBER = re.compile(
@@ -35,6 +35,15 @@ class Line(Struct, frozen=True):
     step: str | None
     given: str
     values: tuple[str, ...] | None
+
+
+class Rows(Struct, frozen=True):
+    """A table of rows."""
+
+    lines: tuple[Line, ...]
+    columns: tuple[str, ...]
+    has_steps: bool
+    has_states: bool
 
 
 class Tab(Struct, frozen=True):
@@ -68,12 +77,11 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         counted = found
     # Rows of other experiments may stand in between.
     looked_at = min(_number(query.get("looked")) + found.looked_at, found.of) if found else 0
-    columns = _columns(found.rows) if found else ()
     return view.frame.page(
         request, "items.html", title=name, experiment=name, section="items",
         status=400 if problem else 200, command=_export(wanted), search=_search(wanted),
-        wanted=wanted, given=_given(query), problem=problem, found=found, columns=columns,
-        lines=_lines(found, wanted, columns) if found else (),
+        wanted=wanted, given=_given(query), problem=problem, found=found,
+        shown=found and rows_of(found, wanted),
         tabs=_tabs(name, wanted, query, counted), steps=list(dict.fromkeys(counted.steps.values())),
         reasons=[(one.value, counted.counts.reasons[one.value]) for one in Reason
                  if counted.counts.reasons[one.value]],
@@ -82,7 +90,6 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         first=_page(name, query) if query.get("after") or query.get("before") else None,
         looked_at=looked_at, is_searched=wanted.is_searched,
         is_live=not wanted.is_searched and not query.get("after") and not query.get("before"),
-        state_names={one.value: t(one.value) for one in State},
         orders=[(one.value, t(f"order_{one.value}")) for one in Order],
     )  # fmt: skip
 
@@ -136,7 +143,7 @@ def _given(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def _reader(view: View, wanted: Wanted) -> tuple[Reader, float]:
-    return (view.scans, BUDGET_S) if wanted.is_searched else (view.pages, _QUICK_S)
+    return (view.scans, BUDGET_S) if wanted.is_searched else (view.pages, QUICK_S)
 
 
 def _page(name: str, query: Mapping[str, str], **place: object) -> str:
@@ -192,17 +199,20 @@ def _search(wanted: Wanted) -> list[str]:
 # The table
 
 
-def _lines(found: Shown, wanted: Wanted, columns: Sequence[str]) -> list[Line]:
-    names = found.steps if wanted.step is None and len(found.steps) > 1 else {}
+def rows_of(found: Shown, wanted: Wanted) -> Rows:
+    """As a table; each leads to its page, and from there to its neighbours here."""
+    columns = _columns(found.rows)
+    has_steps = wanted.step is None and len({row.experiment_id for row in found.rows}) > 1
     kept = {
         "e": wanted.experiment, "step": wanted.step, "state": wanted.state, "reason": wanted.reason,
         "where": wanted.where, "q": wanted.text, "order": wanted.order.value,
     }  # fmt: skip
-    return [
-        Line(row, path("items", row.id, **kept, at=place), names.get(row.experiment_id),
+    lines = tuple(
+        Line(row, path("items", row.id, **kept, at=place), found.steps.get(row.experiment_id),
              _given_text(row), _values(row, columns))
         for row, place in zip(found.rows, found.places, strict=True)
-    ]  # fmt: skip
+    )  # fmt: skip
+    return Rows(lines, columns, has_steps, has_states=wanted.state is None)
 
 
 def _given_text(row: PageRow) -> str:

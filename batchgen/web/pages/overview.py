@@ -17,11 +17,15 @@ from batchgen.display.status import (
 )
 from batchgen.display.steps import stale_lines
 from batchgen.jobs.expected import expected_pending
+from batchgen.jobs.browse import Wanted, browse
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, status_of
 from batchgen.store import Counts
+from batchgen.web.pages.items import QUICK_S, rows_of
 from batchgen.web.shown import path
 from batchgen.web.view import View
+
+_NEWEST_ROWS = 10
 
 
 async def experiments(view: View, request: web.Request) -> web.StreamResponse:
@@ -41,7 +45,10 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     status = await view.pages.read(lambda store: status_of(store, view.config, name))
     [summary] = status.experiments
-    standing = _expected(summary)
+    standing, wanted = _expected(summary), Wanted(name)
+    found = await view.pages.read(
+        lambda store: browse(store, wanted, limit=_NEWEST_ROWS, budget_s=QUICK_S)
+    )
     return view.frame.page(
         request, "experiment.html", title=summary.name,
         command=("status", "--experiment", name), experiment=name, section="overview",
@@ -50,6 +57,7 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         if standing.open
         else None,
         expected_usd=_expected_usd(summary), notes=list(_notes(status, view.commands)),
+        newest=rows_of(found, wanted),
         held={
             one.id: waits_for(one, status.at_ms) if one.alive else GONE for one in status.workers
         },
