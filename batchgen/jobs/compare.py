@@ -20,9 +20,9 @@ _DEADLINE_S = 2.0
 
 
 class Side(Struct, frozen=True):
-    """One of two that are compared: `attempt`, `result` or the row (`sample`) of this number, which
-    is, or was, one of item `item_id`. `value` is the text as JSON, where it is an object or a list;
-    `cut`: so many characters at the end of the text are left out."""
+    """One of two that are compared: `attempt`, `result`, the row (`sample`) of this number, or its
+    `edit`; which is, or was, one of item `item_id`. `value` is the text as JSON, where it is an
+    object or a list; `cut`: so many characters at the end of the text are left out."""
 
     kind: str
     number: int
@@ -42,11 +42,11 @@ class Compared(Struct, frozen=True):
 
 
 async def side_of(store: ReadStore, name: str) -> Side:
-    """By its name: `a12` is attempt 12, `r7` result 7, `s5` what row 5 has now. Raises UsageError
-    where there is none, or nothing to compare in it."""
+    """By its name: `a12` is attempt 12, `r7` result 7, `s5` what row 5 has now, and `e5` what a
+    review has made of that. Raises UsageError where there is none."""
     kind, digits = name[:1], name[1:]
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
-        raise UsageError(f"{name[:60]!r} is nothing to compare: write a12, r7 or s5.")
+        raise UsageError(f"{name[:60]!r} is nothing to compare: write a12, r7, s5 or e5.")
     number = int(digits)
     found: tuple[int, str | None] | None = None
     match kind:
@@ -57,10 +57,14 @@ async def side_of(store: ReadStore, name: str) -> Side:
         case "r":
             if (result := await store.pages.result(number)) is not None:
                 found = result.item_id, _shown(result.parsed, result.response)
+        case "e":
+            review = (await store.reviews.of_items([number])).get(number)
+            if review is not None and review.edited is not None:
+                found = number, _shown(review.edited, None)
         case "s":
             if (item := await store.item(number)) is not None:
                 found = item.id, _answer(item)
-    names = {"a": "attempt", "r": "result", "s": "sample"}
+    names = {"a": "attempt", "e": "edit", "r": "result", "s": "sample"}
     if found is None:
         raise UsageError(f"there is no {names.get(kind, 'such thing')} {number}.")
     item_id, whole = found

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import ReviewChange, Verdict, open_store
 from tests.kits.page import Answer, Viewer, viewing
 from tests.kits.project import KEY, Project
 
@@ -242,6 +243,19 @@ async def test_what_cannot_be_compared_is_told(samples: Project, names: str) -> 
         assert answer.status in (200, 404)
         assert "500" not in answer.text
         assert viewer.said == []
+
+
+async def test_an_edit_is_compared_with_what_it_was_made_of(samples: Project) -> None:
+    async with open_store(samples.database) as store:
+        row, *_ = await store.pages.rows([1])
+        assert row.result_seq is not None
+        change = ReviewChange(Verdict.ACCEPTED, edited='"a red cat"')
+        assert await store.reviews.put(1, row.result_seq, change) is not None
+    async with viewing(samples) as viewer:
+        page = await viewer.get("/items/1")
+        assert ">accepted<" in page.text
+        answer = await viewer.get(link(page, ">as edited"))
+        assert "<ins>a red cat</ins>" in answer.text
 
 
 # Steps

@@ -18,6 +18,10 @@ async def diff(view: View, request: web.Request) -> web.StreamResponse:
     number, t = number_in(request, "id"), view.frame.text(request)
     page = await view.pages.read(lambda store: item_page(store, number))
     answers, others = _answers(page, t), _others(page, t)
+    reviews = await view.pages.read(lambda store: store.reviews.of_items([number]))
+    review = reviews.get(number)
+    if review is not None and review.edited is not None:
+        answers += [(f"r{review.result_seq}", t("as_parsed")), (f"e{number}", t("as_edited"))]
     a, b = request.query.get("a", ""), request.query.get("b", "")
     if not (a and b) and len(answers) > 1:
         (a, _), (b, _) = answers[-2:]
@@ -62,7 +66,8 @@ def _others(page: ItemPage, t: Text) -> list[tuple[str, str]]:
 
 
 def _names(found: Compared, t: Text) -> tuple[str, str]:
-    kinds = {"attempt": "the_attempt", "result": "the_result", "sample": "the_sample"}
+    kinds = {"attempt": "the_attempt", "edit": "the_edit", "result": "the_result",
+             "sample": "the_sample"}  # fmt: skip
     old, new = found.old, found.new
     return (
         t(kinds[old.kind], number=str(old.number)), t(kinds[new.kind], number=str(new.number)),

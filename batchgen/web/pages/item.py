@@ -53,12 +53,14 @@ class Call(Struct, frozen=True):
 async def item(view: View, request: web.Request) -> web.StreamResponse:
     number, t = number_in(request, "id"), view.frame.text(request)
     found = await view.pages.read(lambda store: item_page(store, number))
+    reviews = await view.pages.read(lambda store: store.reviews.of_items([number]))
     title = t("item_n", number=str(number))
     calls = _calls(found, t)
     place = _place(found, request.query)
     return view.frame.page(
         request, "item.html", title=title, experiment=place.experiment, section="items",
         command=("show", found.name), page=found, item=found.item, place=place,
+        review=reviews.get(number),
         given=_cut(_pretty(found.item.input), path("items", number, "raw", "input")),
         prompt=[Part(name, _cut(_pretty_value(one))) for name, one in prompt_parts(found.prompt)],
         settings={name: _pretty_value(one) for name, one in masked(found.settings).items()},

@@ -16,8 +16,8 @@ from batchgen.display.status import (
     waits_for,
 )
 from batchgen.display.steps import stale_lines
-from batchgen.jobs.expected import expected_pending
 from batchgen.jobs.browse import Wanted, browse
+from batchgen.jobs.expected import expected_pending
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, status_of
 from batchgen.store import Counts
