@@ -193,7 +193,7 @@ def _living(view: View) -> Callable[..., Awaitable[web.StreamResponse]]:
 
     @web.middleware
     async def live(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method == "GET":
+        if request.method == "GET" and not request.path.startswith("/assets/"):
             mark = await view.pages.read(lambda store: store.change_mark())
             version = f"{began}-{mark}-{own_ms() // (1000 * _LIVES_S)}"
             if request.headers.get("Batchgen-Seen") == version:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from batchgen.display.status import GONE
 from batchgen.simulate import Simulator
 from tests.kits.crashes import until
 from tests.kits.page import Viewer, viewing
@@ -203,3 +204,21 @@ async def test_a_secret_that_got_into_an_answer_all_the_same_is_not_shown(
         page = (await viewer.get("/recipes/2")).text
         assert KEY not in page
         assert "Say [API key] to {word}" in page
+
+
+async def test_a_worker_that_was_killed_is_said_to_be_gone(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    process = await project.start("work", "-c", "1")
+    await simulator.received(1)
+    async with viewing(project) as viewer:
+        assert GONE not in words((await viewer.get("/workers")).text)
+        process.kill()
+        await process.wait()
+        page = (await viewer.get("/workers")).text
+        assert GONE in words(page)
+        assert 'action="/workers/pause"' not in page, "there is nobody to be told"
+    simulator.release()
