@@ -10,7 +10,6 @@ from pathlib import Path
 
 from batchgen.errors import Remedy, SchemaError
 from batchgen.installed import shipped_path
-from batchgen.store.minutes import bucket_of
 
 APPLICATION_ID = 0x6261746E  # "batn"
 # With other tables and columns.
@@ -60,6 +59,8 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _bucket(n: int | None) -> int | None:
+    from batchgen.store.minutes import bucket_of  # here: only old databases need it
+
     return None if n is None else bucket_of(n)
 
 
