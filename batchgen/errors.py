@@ -30,6 +30,7 @@ class Remedy(Enum):
     NAME_DATABASE = auto()
     NAME_NEW_DATABASE = auto()
     MOVE_AGAIN = auto()
+    ONLY_LOOK = auto()
     ENQUEUE_FIRST = auto()
     MOVE_DATABASE = auto()
     STOP_WORKERS = auto()

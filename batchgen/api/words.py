@@ -18,6 +18,7 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.NAME_DATABASE: "Name another one with database=...",
     Remedy.NAME_NEW_DATABASE: "Go on there, with database=...",
     Remedy.MOVE_AGAIN: "Begin the same move again when it can be reached.",
+    Remedy.ONLY_LOOK: "Who may only read them may only look: batchgen status, show, failures.",
     Remedy.ENQUEUE_FIRST: "Run a data pool first, or name the database with database=...",
     Remedy.MOVE_DATABASE:
         "Put it on a local disk with database=..., or on a PostgreSQL server "

@@ -19,6 +19,7 @@ HINTS: Mapping[Remedy, str] = {
         "Go on there: name it with --db, or as database: in the config. If there is no work table "
         "in it, the move was cut off; begin the same move again.",
     Remedy.MOVE_AGAIN: "Begin the same move again when it can be reached.",
+    Remedy.ONLY_LOOK: "Who may only read them may only look: {batchgen} status, show, failures.",
     Remedy.ENQUEUE_FIRST:
         "Enqueue a data pool first ({batchgen} enqueue), or name the database with --db.",
     Remedy.MOVE_DATABASE:

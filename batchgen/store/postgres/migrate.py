@@ -15,7 +15,7 @@ from batchgen.errors import Remedy, SchemaError, StoreError
 from batchgen.installed import shipped_path
 from batchgen.store.postgres.holders import who_holds
 from batchgen.store.postgres.locks import MIGRATING, lock_key
-from batchgen.store.postgres.problems import PassingError
+from batchgen.store.postgres.problems import PassingError, lacking_rights
 
 APPLICATION = "batchgen 4"  # another number for other tables and columns, until the first release
 _OURS = re.compile(r"^create (?:table|view|sequence) (\w+)", re.MULTILINE)
@@ -123,10 +123,8 @@ def _mark(connection: psycopg.Connection, address: PostgresAddress) -> tuple[int
         row = None
     except psycopg.errors.InsufficientPrivilege as exc:
         raise StoreError(
-            f"{address.name}: its user may not use the tables there "
-            f"({exc.diag.message_primary}). Name the user that made them, or let it be a "
-            "member of that one: grant OWNER to USER. Where they are another program's, give "
-            "batchgen a schema of its own."
+            f"{lacking_rights(exc, address)} Where they are another program's, give batchgen a "
+            "schema of its own."
         ) from exc
     if row is None:
         raise _not_ours(["schema_version"], address)

@@ -114,12 +114,20 @@ def store_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
             "primary."
         )
     if isinstance(exc, errors.InsufficientPrivilege):
-        return StoreError(f"{text}. Grant it to the user of the address, or name another.")
+        return StoreError(lacking_rights(exc, address), Remedy.ONLY_LOOK)
     if isinstance(exc, (psycopg.IntegrityError, psycopg.DataError)):
         return StoreRefusedError(text)
     if is_lost(exc):
         return PassingError(f"{text.rstrip('.')}.", Remedy.RUN_AGAIN)
     return StoreError(text)
+
+
+def lacking_rights(exc: psycopg.Error, address: PostgresAddress) -> str:
+    """Whichever object it was denied, others would be next: what helps is to be the owner."""
+    return (
+        f"{address.name}: its user may not use the tables there ({exc.diag.message_primary}). Name "
+        "the user that made them, or let it be a member of that one: grant OWNER to USER."
+    )
 
 
 def is_lost(exc: BaseException) -> bool:

@@ -24,13 +24,14 @@ import psycopg
 from psycopg import errors
 
 from batchgen.database_address import PostgresAddress
-from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
+from batchgen.errors import MovedError, Remedy, StoreAwayError, StoreBusyError, StoreError
 from batchgen.store.postgres.holders import end_who_stopped, who_holds
 from batchgen.store.postgres.locks import WRITING, lock_key
 from batchgen.store.postgres.opening import SET_LOCAL, STOPPED, Server, connect, follow_clock
 from batchgen.store.postgres.pipeline import Answer, Pipeline
 from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
 from batchgen.store.postgres.transaction import MustBeAlone, PostgresTransaction
+from batchgen.store.tables import moved_error, moved_words
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ _END_IT = (
     b"select pg_terminate_backend(pid) from pg_stat_activity"
     b" where backend_xid = $1::text::xid8::xid and $2::int in (pid, 0)"
 )
+_MOVED_TO = b"select other from moves where went = 1"
 _FORGET_EVERY = 100
 
 # A statement that was prepared is not there, or one is there that was not.
@@ -357,6 +359,8 @@ class Session:
 
     def _as_ours(self, exc: psycopg.Error) -> StoreError:
         assert self._connection is not None
+        if isinstance(exc, errors.InsufficientPrivilege) and (moved := self._moved()):
+            return moved
         who = isinstance(exc, errors.LockNotAvailable) and who_holds(
             self._connection, self.server.schema, WRITING
         )
@@ -367,6 +371,13 @@ class Session:
                 Remedy.RUN_AGAIN,
             )
         return store_error(exc, self._address)
+
+    def _moved(self) -> MovedError | None:
+        """Who lacks rights is denied before the tables say that they take no more work."""
+        with suppress(psycopg.Error):
+            if other := self._ask(_MOVED_TO):
+                return moved_error(self._address.name, moved_words(str(other)))
+        return None
 
 
 def _roll_back(connection: psycopg.Connection) -> None:
