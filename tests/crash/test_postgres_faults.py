@@ -157,6 +157,8 @@ async def test_a_server_away_for_longer_than_the_patience_ends_the_work_which_th
     server.start()
     assert told.code == 1, told.err
     assert f"{SLOTS} calls have ended that could not be written" in told.err
+    assert "Gave up after 0.5 s (work.patience_s). See that it runs again." in told.err
+    assert "Then run the same command again." in told.err.splitlines()[-1]
     assert "Traceback" not in told.err
     assert execute(url, "select state, count(*) from work group by 1 order by 1") == before
     await is_whole(project, url)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from batchgen.database_address import PostgresAddress, address_of
-from batchgen.errors import StoreAwayError
+from batchgen.errors import Remedy, StoreAwayError
 from batchgen.store.postgres import connection, session, thread
 from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
@@ -126,6 +126,21 @@ async def test_who_waits_for_a_server_is_told_and_may_give_up(server: Server) ->
         assert said[0].endswith("Trying again for 3 s.")
         server.start()
         assert await database.write(Writer())  # it is not given up for ever
+
+
+async def test_of_a_server_that_was_there_the_port_is_not_doubted(server: Server) -> None:
+    server.execute("create role by_tcp superuser login password 'abcd'")
+    address = address_of(server.url("work", tcp=True, user="by_tcp", password="abcd"))
+    async with open_database(address, create=True) as database:
+        database.wait_for_server(0.1, lambda _: None)
+        server.stop()
+        with pytest.raises(StoreAwayError) as caught:
+            await database.write(Writer())
+    assert caught.value.remedy is Remedy.RUN_AGAIN
+    assert str(caught.value).endswith(
+        ": nobody listens there any more: does PostgreSQL still run? Gave up after 0.1 s "
+        "(work.patience_s). See that it runs again."
+    )
 
 
 async def test_a_replica_that_has_not_taken_over_yet_is_waited_for(

@@ -108,7 +108,7 @@ class Database:
         long, and is told when a server that is there does not answer."""
         loop = asyncio.get_running_loop()
         self._say = say
-        self._session.patience_s = patience_s
+        self._session.patience_s, self._session.patience_from = patience_s, "work.patience_s"
         self._session.say_away = lambda words: _tell(loop, say, words)
 
     def hurry(self) -> None:

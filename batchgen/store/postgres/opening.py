@@ -95,10 +95,10 @@ class Server(NamedTuple):
         return words
 
 
-def connect(address: PostgresAddress) -> tuple[psycopg.Connection, Server]:
-    """A connection with our settings, no transaction begun. Raises StoreAwayError where it may be
-    made a while later, StoreError where not."""
-    connection = _dial(address)
+def connect(address: PostgresAddress, *, again: bool = False) -> tuple[psycopg.Connection, Server]:
+    """A connection with our settings, no transaction begun. `again`: there was one before. Raises
+    StoreAwayError where it may be made a while later, StoreError where not."""
+    connection = _dial(address, again=again)
     try:
         with store_errors(address):
             return connection, _made_ready(connection, address)
@@ -171,7 +171,7 @@ def refuse_read_only(server: Server, address: PostgresAddress) -> None:
         )
 
 
-def _dial(address: PostgresAddress) -> psycopg.Connection:
+def _dial(address: PostgresAddress, *, again: bool) -> psycopg.Connection:
     try:
         given = conninfo.conninfo_to_dict(address.url)
     except psycopg.Error as exc:
@@ -181,7 +181,7 @@ def _dial(address: PostgresAddress) -> psycopg.Connection:
     try:
         connection = psycopg.connect(**options, autocommit=True)
     except psycopg.Error as exc:
-        raise connect_error(exc, address) from exc
+        raise connect_error(exc, address, again=again) from exc
     connection.prepare_threshold = None  # what it prepares, it forgets at a rollback, ours with it
     adapt(connection.adapters)
     return connection

@@ -39,6 +39,8 @@ _REFUSED_ANSWERS = (
 )  # fmt: skip
 _STARTS = "the server is {0}."
 _ENDED = "the connection ended as it was being made, by the server or the network."
+_NOBODY = "nobody listens there: is PostgreSQL running, and is it this port?"
+_NOBODY_NOW = "nobody listens there any more: does PostgreSQL still run?"
 _MAY_PASS = (
     (r"the database system is (starting up|shutting down|in recovery mode)", _STARTS),
     (r"server closed the connection unexpectedly|terminating connection", _ENDED),
@@ -47,7 +49,7 @@ _MAY_PASS = (
      "max_connections, or put a pooler (pgbouncer) before it."),
     (r"could not translate host name \"([^\"]*)\"|failed to resolve host '([^']*)'",
      "there is no host {0}, as far as this machine knows."),
-    (r"Connection refused", "nobody listens there: is PostgreSQL running, and is it this port?"),
+    (r"Connection refused", _NOBODY),
     (r"No such file or directory", "no PostgreSQL listens on this socket of this machine."),
     (r"timeout expired|timed out", "the server does not answer: is a firewall between?"),
     (r"Network is unreachable|No route to host", "there is no way to it in the network."),
@@ -63,8 +65,11 @@ class NoDatabaseError(StoreError):
     """The server is there, and has no such database."""
 
 
-def connect_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
-    """Why no connection was made. A StoreAwayError is what may pass by itself."""
+def connect_error(
+    exc: psycopg.Error, address: PostgresAddress, *, again: bool = False
+) -> StoreError:
+    """Why no connection was made. A StoreAwayError is what may pass by itself. `again`: there was
+    one before, by the same address."""
     text = _without_secrets(str(exc), address)
     if found := re.search(r"database \"([^\"]*)\" does not exist", text):
         return NoDatabaseError(
@@ -77,6 +82,7 @@ def connect_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
     for pattern, words in _MAY_PASS:
         if found := re.search(pattern, text):
             kind = PassingError if words in (_STARTS, _ENDED) else StoreAwayError
+            words = _NOBODY_NOW if again and words == _NOBODY else words
             return kind(f"{address.name}: {_filled(words, found)}")
     return StoreAwayError(f"{address.name}: {_one_line(text)}")
 

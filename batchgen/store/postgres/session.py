@@ -92,14 +92,15 @@ class _Attempt:
 
 
 class Session:
-    """`patience_s`: for how long a server that is away is waited for; `say_away` gets why, once."""
+    """`patience_s`: for how long a server that is away is waited for, by the setting
+    `patience_from`; `say_away` gets why, once."""
 
     def __init__(
         self, address: PostgresAddress, connection: psycopg.Connection, server: Server,
         own: Mapping[str, object],
     ) -> None:  # fmt: skip
         self.server = server
-        self.patience_s = 600.0
+        self.patience_s, self.patience_from = 600.0, ""
         self.say_away: Callable[[str], None] = lambda _: None
         self.impatient = threading.Event()  # somebody waits for the end, whichever it is
         self._has_given_up = False  # then a try is enough, until one succeeds
@@ -292,8 +293,10 @@ class Session:
                 self._connection, self.server = self._connected()
             except StoreAwayError as away:
                 self._has_given_up |= time.monotonic() > give_up_at
-                if self._has_given_up or self.impatient.is_set():
+                if self.impatient.is_set():
                     raise
+                if self._has_given_up:
+                    raise self._given_up(away) from away
                 if not is_told and pause_s > 1:
                     is_told = True
                     self.say_away(f"{away} Trying again for {self.patience_s:g} s.")
@@ -303,10 +306,16 @@ class Session:
                 self._has_given_up = False
                 self._longest_s = math.inf
 
+    def _given_up(self, away: StoreAwayError) -> StoreAwayError:
+        how_long = f"{self.patience_s:g} s{self.patience_from and f' ({self.patience_from})'}"
+        return StoreAwayError(
+            f"{away} Gave up after {how_long}. See that it runs again.", Remedy.RUN_AGAIN
+        )
+
     def _connected(self) -> tuple[psycopg.Connection, Server]:
         """Where there was a server that took writes there will be one again: until a standby has
         taken over, it is away."""
-        connection, server = connect(self._address)
+        connection, server = connect(self._address, again=True)
         if server.is_read_only and self._notes:
             connection.close()
             raise StoreAwayError(
