@@ -57,7 +57,8 @@ async def test_nothing_that_a_model_says_is_more_than_text(
     async with viewing(hostile) as viewer:
         await browser.open(viewer.link)
         assert await harm(browser) == []
-        places = ["/e/default/items", "/e/default/items?order=pool", "/e/default/items?q=%3Cscript",
+        places = ["/e/default", "/e/default/items", "/e/default/items?order=pool",
+                  "/e/default/items?q=%3Cscript",
                   "/e/default/items?where=%3Cscript%3E", "/e/default/items?state=failed",
                   *(f"/items/{n}" for n in range(1, 6)), "/items/1/diff?a=a1&b=a2",
                   "/items/1/diff?a=s1&b=s5", "/items/1/diff?a=%3Cscript%3E&b=a1"]  # fmt: skip
