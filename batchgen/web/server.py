@@ -17,7 +17,17 @@ from batchgen.jobs.configured_servers import configured_servers
 from batchgen.store import open_store
 from batchgen.web.frame import VERSION, Frame
 from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers
-from batchgen.web.pages import diff, files, item, items, overview, recipes, review, workers
+from batchgen.web.pages import (
+    diff,
+    files,
+    item,
+    items,
+    overview,
+    recipes,
+    review,
+    series,
+    workers,
+)
 from batchgen.web.reader import open_reader
 from batchgen.web.tokens import kept_token
 from batchgen.web.view import View
@@ -36,6 +46,8 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/items/{id:[0-9]+}/attempts/{seq:[0-9]+}/raw", item.raw),
     ("GET", "/e/{name:[^/]+}/review", review.review),
     ("POST", "/e/{name:[^/]+}/review", review.say),
+    ("GET", "/series.json", series.series),
+    ("GET", "/calls/{seq:[0-9]+}", series.call),
     ("GET", "/workers", workers.workers),
     ("POST", "/workers/{order:pause|resume|set|stop}", workers.order),
     ("GET", "/recipes", recipes.recipes),

@@ -106,6 +106,7 @@ class WorkerReport(Struct, frozen=True):
     late_after_ms     how long a call takes before it is late; None: too few answers to say
     stragglers        the calls that are late, the longest in flight first, a few at most
     servers           those that it asks
+    max_cost_usd      what it may spend, with all others; None: there is no such budget
     """
 
     paused: bool = False
@@ -118,6 +119,7 @@ class WorkerReport(Struct, frozen=True):
     late_after_ms: int | None = None
     stragglers: tuple[Straggler, ...] = ()
     servers: tuple[ServerReport, ...] = ()
+    max_cost_usd: float | None = None
 
     def is_urgent_after(self, last: "WorkerReport") -> bool:
         """Whether it says otherwise than the last one what holds it."""

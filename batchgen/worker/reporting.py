@@ -21,9 +21,11 @@ class Reporter:
     """Of one worker."""
 
     def __init__(
-        self, stats: Stats, calls: CallsInFlight, servers: Servers, meter: TokenMeter
-    ) -> None:
+        self, stats: Stats, calls: CallsInFlight, servers: Servers, meter: TokenMeter,
+        max_cost_usd: float | None,
+    ) -> None:  # fmt: skip
         self._stats = stats
+        self._max_cost_usd = max_cost_usd
         self._calls = calls
         self._servers = servers
         self._meter = meter
@@ -43,6 +45,7 @@ class Reporter:
             late_after_ms=self._calls.late_after_ms(now),
             stragglers=tuple(Straggler(item_id, began_at + ahead) for item_id, began_at in late),
             servers=tuple(self._of_server(server, now, ahead) for server in self._servers),
+            max_cost_usd=self._max_cost_usd,
         )
 
     @property

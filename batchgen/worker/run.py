@@ -62,10 +62,10 @@ async def run_worker(
         store_retries = StoreRetries(permits, spec.store_retry_s, log.warn)
         demand = Demand(spec, servers, permits, meter, answers.code)
         calls_in_flight = CallsInFlight(stats.latencies_ms)
+        reporter = Reporter(stats, calls_in_flight, servers, meter, spec.max_cost_usd)
         membership = Membership(
-            seat, spec, servers, demand, store_retries,
-            report=Reporter(stats, calls_in_flight, servers, meter).report, warn=log.warn,
-        )  # fmt: skip
+            seat, spec, servers, demand, store_retries, report=reporter.report, warn=log.warn
+        )
         committer = Committer(
             seat, demand, membership, permits, store_retries, servers, spec, stats, log
         )  # fmt: skip

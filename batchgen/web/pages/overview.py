@@ -22,6 +22,7 @@ from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, status_of
 from batchgen.store import Counts
 from batchgen.web.pages.items import QUICK_S, rows_of
+from batchgen.web.pages.series import SPANS
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
@@ -53,6 +54,7 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         request, "experiment.html", title=summary.name,
         command=("status", "--experiment", name), experiment=name, section="overview",
         status_=status, summary=summary, counts=summary.counts, standing=standing,
+        span=span if (span := request.query.get("span", "")) in SPANS else "all",
         left_s=left_s(replace(status, total=standing), status.items_per_s)
         if standing.open
         else None,

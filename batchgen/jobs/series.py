@@ -1,0 +1,26 @@
+"""What was done over time, of an experiment or one of its steps."""
+
+from msgspec import Struct
+
+from batchgen.jobs.experiments import ExperimentSummary, summary_of
+from batchgen.store import ReadStore, Series
+from batchgen.worker.report import WorkerReport
+
+
+class History(Struct, frozen=True):
+    """`budget_usd`: what the workers that live may spend; None: they have no budget, or there are
+    none."""
+
+    summary: ExperimentSummary
+    series: Series
+    budget_usd: float | None
+
+
+async def history_of(store: ReadStore, name: str, first_minute: int | None = None) -> History:
+    """Since a minute (since 1970, UTC), or as far back as anything is known. Raises UsageError for
+    a name that is not there."""
+    summary = await summary_of(store, name)
+    series = await store.minutes.series(summary.ids, first_minute)
+    reports = [WorkerReport.from_json(one.report) for one in await store.workers() if one.alive]
+    budgets = [one.max_cost_usd for one in reports if one.max_cost_usd is not None]
+    return History(summary, series, max(budgets, default=None))
