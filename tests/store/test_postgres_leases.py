@@ -1,6 +1,8 @@
 """What one process at a time may do in a database of PostgreSQL: enqueue, and parse again."""
 
 import asyncio
+import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -48,6 +50,18 @@ async def test_two_processes_enqueue_one_after_the_other(postgres: PostgresAddre
             assert await one.add_items(into, [new_item("a")]) == Added([1], 1)
             assert not waiting.done()
         assert await waiting == Added([2], 1)
+
+
+async def test_the_holder_here_is_named_with_its_machine(postgres: PostgresAddress) -> None:
+    here = rf"\(pid {os.getpid()} on {re.escape(os.uname().nodename)}\)"
+    async with (
+        open_store(postgres) as one,
+        open_store(postgres) as other,
+        one.enqueueing("e", RECIPE, OtherRecipe.STOP),
+    ):
+        with pytest.raises(UsageError, match=here):
+            async with other.enqueueing("e", RECIPE, OtherRecipe.STOP, patience_s=0):
+                pass
 
 
 async def test_the_holder_elsewhere_is_named_with_its_machine(

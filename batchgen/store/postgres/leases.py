@@ -93,8 +93,7 @@ def _take(db: Transaction, name: str) -> int | str:
     if found is not None:
         number, other_host, other_boot_id, pid, left_ms = found
         if left_ms > 0 and not has_ended(other_boot_id, pid):
-            where = "" if other_boot_id == boot_id else f" on {other_host}"
-            return f"pid {pid}{where}"
+            return f"pid {pid} on {other_host}"
     mine = number + 1 if found else 1
     row = {
         "name": name, "number": mine, "host": host, "boot_id": boot_id, "pid": os.getpid(),
