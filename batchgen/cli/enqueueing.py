@@ -245,7 +245,7 @@ def _enqueued_line(name: str, done: Enqueued, before: int) -> str:
     if done.asked_anew:
         line += f", {done.asked_anew} asked with the new recipe"
     if before and done.new and done.new == done.read * done.samples:
-        line += f"; none of them was known, beside {counted(before, 'row')} that it had"
+        line += f"; the experiment had {counted(before, 'row')} before, of other items"
     return line
 
 

@@ -622,7 +622,7 @@ async def test_items_that_have_got_or_lost_their_ids_are_not_asked_once_more(
     assert simulator.calls == 2
     pool("w2", "w3", ids=then)  # others may have ids, or none
     said = await run(project)
-    assert "2 items read, 2 new; none of them was known, beside 2 rows that it had\n" in said
+    assert "2 items read, 2 new; the experiment had 2 rows before, of other items\n" in said
     assert simulator.calls == 4
 
 
