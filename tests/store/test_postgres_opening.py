@@ -123,6 +123,11 @@ async def test_a_newer_schema_is_refused(postgres: PostgresAddress) -> None:
             "postgresql://batchgen@/x?host={folder}&port={port}",
             "Make it: createdb -h {folder} -p {port} -U batchgen x",
         ),
+        (
+            "postgresql://batchgen@?host={folder}&port={port}",
+            "the address names no database (postgresql://USER@HOST/NAME), so the one with the "
+            "user's name was meant, and the server has no database batchgen. Make it: createdb ",
+        ),
         (f"postgresql://batchgen:{QUOTED}@localhost:{{free}}/x", "nobody listens there"),
         (f"postgresql://batchgen:{QUOTED}@host.invalid/x", "there is no host host.invalid"),
         ("postgresql:///x?host=/nowhere", "no PostgreSQL listens on this socket"),

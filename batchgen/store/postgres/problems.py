@@ -1,6 +1,7 @@
 """What PostgreSQL, libpq or the network say is wrong, as an error of ours: one line that says what
 to do, and has no password in it."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,16 @@ def connect_error(
     one before, by the same address."""
     text = _without_secrets(str(exc), address)
     if found := re.search(r"database \"([^\"]*)\" does not exist", text):
+        why = (
+            ""
+            if _names_database(address)
+            else (
+                "the address names no database (postgresql://USER@HOST/NAME), so the one with the "
+                "user's name was meant, and "
+            )
+        )
         return NoDatabaseError(
-            f"{address.name}: the server has no database {found[1]}. Make it: "
+            f"{address.name}: {why}the server has no database {found[1]}. Make it: "
             f"createdb {_options(address)}{found[1]}"
         )
     for pattern, words in _REFUSED_ANSWERS:
@@ -85,6 +94,12 @@ def connect_error(
             words = _NOBODY_NOW if again and words == _NOBODY else words
             return kind(f"{address.name}: {_filled(words, found)}")
     return StoreAwayError(f"{address.name}: {_one_line(text)}")
+
+
+def _names_database(address: PostgresAddress) -> bool:
+    """Or a service that does; else libpq takes the variable, or the name of the user."""
+    given = conninfo_to_dict(address.url)
+    return any(given.get(name) for name in ("dbname", "service")) or "PGDATABASE" in os.environ
 
 
 def _options(address: PostgresAddress) -> str:
