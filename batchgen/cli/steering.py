@@ -28,6 +28,8 @@ def steer(
             steered = await order(store)
         if as_json:
             print_json(steered.to_json())
+        elif not steered.workers:
+            print_text("No worker is running.")
         else:
             print_text(f"{counted(len(steered.workers), 'worker')} {done(steered)}.")
         return 0

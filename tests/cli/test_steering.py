@@ -150,6 +150,8 @@ async def test_stop_drains_and_exits_as_sigterm_does(
     assert worked.code == 143, worked.err
     assert "stopping, as it was told from another terminal" in worked.err
     assert look(enqueued.database, RUNNING) == [(0,)]
+    again = await enqueued.batchgen("stop", "--wait")
+    assert (again.code, again.out) == (0, "No worker is running.\n")
     assert (await enqueued.batchgen("work")).code == 0
     assert simulator.calls == ITEMS
 
