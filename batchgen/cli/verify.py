@@ -8,7 +8,7 @@ from batchgen.cli.options import json_option
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.cli.terminal import print_text
-from batchgen.display.status import outdated_line
+from batchgen.display.status import moved_line, outdated_line
 from batchgen.jobs.verify import VerifyResult
 from batchgen.jobs.verify import verify as verify_all
 from batchgen.store import open_store
@@ -35,7 +35,10 @@ def verify(session: Session, as_json: bool) -> int:
                 result = await verify_all(store, config, looked_at.put)
         if as_json:
             print_json(result.to_json())
-        elif not result.ok:
+            return 0 if result.ok else 1
+        if result.moved_to:
+            print_text(moved_line(result.moved_to))
+        if not result.ok:
             print_text("\n".join(result.problems))
         else:
             print_text(_well_line(result))

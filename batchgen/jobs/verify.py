@@ -15,16 +15,17 @@ from batchgen.store import Counts, Store
 
 
 class VerifyResult(Struct, frozen=True):
-    """What is wrong, a line each, and the `items` that there are, with the `counts` of all their
-    rows; those of `outdated` have the value of another parser than their experiment's present one,
-    which is no contradiction, and nor are stale rows; with `stays_stale` the steps make none of
-    these any more."""
+    """What is wrong, a line each; where all was `moved_to`, if it was; and the `items` that there
+    are, with the `counts` of all their rows; those of `outdated` have the value of another parser
+    than their experiment's present one, which is no contradiction, and nor are stale rows; with
+    `stays_stale` the steps make none of these any more."""
 
     problems: tuple[str, ...]
     counts: Counts
     items: int
     outdated: tuple[Outdated, ...] = ()
     stays_stale: bool = False
+    moved_to: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -35,6 +36,7 @@ class VerifyResult(Struct, frozen=True):
             "ok": self.ok,
             "problems": list(self.problems),
             "outdated": {one.experiment: one.n for one in self.outdated},
+            **({"moved_to": self.moved_to} if self.moved_to else {}),
             **({"stale": self.counts.stale} if self.counts.stale else {}),
         }
 
@@ -62,7 +64,8 @@ async def verify(
     items = sum(one.items for one in await list_experiments(store))
     counts = await store.counts()
     stays = bool(counts.stale) and not await store.stale_to_ask()
-    return VerifyResult(tuple(problems), counts, items, found, stays)
+    moved_to = await store.moved_to()
+    return VerifyResult(tuple(problems), counts, items, found, stays, moved_to)
 
 
 def _tell_rows(say: Callable[[str], object], name: str, rows: int) -> None:

@@ -119,6 +119,12 @@ def _refuse_the_busy(source: Source, target: Target) -> None:
     if any(source.count(table) for table in OF_THE_LIVING):
         raise UsageError(f"{source.name}: a worker has joined meanwhile.", Remedy.STOP_WORKERS)
     if filled := [table for table in (*TABLES, *OF_THE_LIVING, "moves") if target.count(table)]:
+        if gone := target.moved_to():
+            raise UsageError(
+                f"{target.name}: is not empty: it was moved to {gone.other}, and still has what it "
+                "had then. When you have seen that all is there, remove it (a file, or of a server "
+                "its schema: drop schema NAME cascade; create schema NAME), or name another one."
+            )
         raise UsageError(
             f"{target.name}: is not empty (its table {filled[0]} has rows). A work table is moved "
             "into a new database, or a new schema: name another one, or remove this one first."

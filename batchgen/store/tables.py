@@ -78,6 +78,9 @@ class End(Protocol):
 
     def columns(self, table: str) -> Sequence[str]: ...
 
+    def moved_to(self) -> Move | None:
+        """That by which it was moved away, or was to be."""
+
     def busy(self) -> str | None:
         """Who is at work there, besides workers; None: nobody."""
 
@@ -86,9 +89,6 @@ class End(Protocol):
 
 
 class Source(End, Protocol):
-    def moved_to(self) -> Move | None:
-        """That by which it was moved away, or was to be."""
-
     def pages(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Row]]:
         """All rows of a table, in its order, so many at a time as one has in memory."""
 

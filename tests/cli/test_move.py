@@ -111,7 +111,11 @@ async def test_there_and_back_nothing_is_another(rich: Project, there: PostgresA
         f"{sum(row[2] == 'done' for row in before['work'])} of them done; the copy is proven."
     )
     said = [await well(rich, *where, "verify") for where in ((), ("--db", there.url))]
-    assert said[0].out.partition("(")[0] == said[1].out.partition("(")[0]
+    moved_line, _, well_line = said[0].out.partition("\n")
+    assert moved_line.startswith(f"This database was moved to {there.name}, and takes no more work")
+    told = await well(rich, "verify", "--json")
+    assert json.loads(told.out)["moved_to"] == there.name
+    assert well_line.partition("(")[0] == said[1].out.partition("(")[0]
     back = rich.path / "back.db"
     await well(rich, "move", there.url, "back.db")
     assert rows_of(back) == before
@@ -261,6 +265,26 @@ async def test_it_goes_into_an_empty_database_alone(
     assert refused.code == 2
     assert "secret" not in refused.err
     await well(rich, "move", "batchgen.db", there.url)  # nothing of it did any harm
+
+
+@pytest.mark.parametrize("to_server", [True, False])
+async def test_what_was_moved_away_is_to_be_removed_before_another_trip(
+    rich: Project, there: PostgresAddress, to_server: bool
+) -> None:
+    await well(rich, "move", "batchgen.db", there.url)
+    await well(rich, "move", there.url, "back.db")
+    again = there.url if to_server else "batchgen.db"
+    refused = await rich.batchgen("move", "back.db", again)
+    assert refused.code == 2
+    went = f"{rich.path / 'back.db'} on " if to_server else there.name
+    assert f"is not empty: it was moved to {went}" in refused.err
+    assert "drop schema NAME cascade; create schema NAME" in refused.err
+    if to_server:
+        execute(there.url, "drop schema public cascade; create schema public")
+    else:
+        (rich.path / "batchgen.db").unlink()
+    await well(rich, "move", "back.db", again)
+    await well(rich, "--db", again, "verify")
 
 
 async def test_u0000_is_replaced_and_told(rich: Project, there: PostgresAddress) -> None:

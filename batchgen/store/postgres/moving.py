@@ -59,6 +59,10 @@ class _End:
             Pipeline(connection, prepares=False), server.schema, own
         )
 
+    def moved_to(self) -> Move | None:
+        found = self.connection.execute("select id, other from moves where went = 1").fetchone()
+        return None if found is None else Move(*found)
+
     def busy(self) -> str | None:
         for name, host, boot_id, pid in self.connection.execute(_BUSY):
             if not has_ended(boot_id, pid):
@@ -88,10 +92,6 @@ class _End:
 
 
 class PostgresSource(_End):
-    def moved_to(self) -> Move | None:
-        found = self.connection.execute("select id, other from moves where went = 1").fetchone()
-        return None if found is None else Move(*found)
-
     def pages(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Row]]:
         """The server makes the next page ready while this one is written elsewhere."""
         order = f"machine, {TABLES[table]}" if table in OF_FILES else TABLES[table]

@@ -40,6 +40,10 @@ class _End:
         self.transaction = SqliteTransaction(connection)
         self._busy = busy
 
+    def moved_to(self) -> Move | None:
+        found = self.connection.execute("select id, other from moves where went = 1").fetchone()
+        return None if found is None else Move(*found)
+
     def busy(self) -> str | None:
         return self._busy
 
@@ -54,10 +58,6 @@ class _End:
 
 
 class SqliteSource(_End):
-    def moved_to(self) -> Move | None:
-        found = self.connection.execute("select id, other from moves where went = 1").fetchone()
-        return None if found is None else Move(*found)
-
     def pages(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Row]]:
         names = ", ".join("?" if name == "machine" else name for name in columns)
         values = [self.machine] if "machine" in columns else []
