@@ -1161,7 +1161,7 @@ on conflict (experiment_id, machine, path) do update
 
 -- name: change_mark
 -- Another one after each transaction of the server that wrote something, also of other databases.
-select pg_current_snapshot()::text;
+select pg_current_snapshot()::text as mark;
 
 -- name: experiments
 -- With the endpoints that their present recipes are for.

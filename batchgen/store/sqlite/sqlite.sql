@@ -982,7 +982,7 @@ on conflict (experiment_id, path) do update
 
 -- name: change_mark
 -- Another one after each commit of another connection.
-select data_version from pragma_data_version;
+select data_version as mark from pragma_data_version;
 
 -- name: experiments
 -- With the endpoints that their present recipes are for.
