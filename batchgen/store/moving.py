@@ -55,6 +55,8 @@ def move_tables(
             raise UsageError(
                 f"{source.name}: was moved to {before.other}.", Remedy.NAME_NEW_DATABASE
             )
+        if before is None:  # else it may have got there, whoever works here
+            _refuse_the_busy(source)  # before the target is made
         move_id = secrets.token_hex(8)
         try:
             with _target(target_address) as target:
@@ -105,19 +107,27 @@ def _target(address: "DatabaseAddress") -> AbstractContextManager[Target]:
 
 def _refuse_unless_ready(source: Source, target: Target, before: Move | None) -> None:
     try:
-        _refuse_the_busy(source, target)
+        _refuse_the_busy(source)
+        _refuse_the_filled(target)
     except UsageError:
         if before is not None:  # of an earlier time, which never got there
             source.take_back()
         raise
 
 
-def _refuse_the_busy(source: Source, target: Target) -> None:
-    for end in (source, target):
-        if busy := end.busy():
-            raise UsageError(f"{end.name}: {busy}. Wait until it is done.", Remedy.RUN_AGAIN)
+def _refuse_the_busy(source: Source) -> None:
+    _refuse_unless_idle(source)
     if any(source.count(table) for table in OF_THE_LIVING):
         raise UsageError(f"{source.name}: a worker has joined meanwhile.", Remedy.STOP_WORKERS)
+
+
+def _refuse_unless_idle(end: Source | Target) -> None:
+    if busy := end.busy():
+        raise UsageError(f"{end.name}: {busy}. Wait until it is done.", Remedy.RUN_AGAIN)
+
+
+def _refuse_the_filled(target: Target) -> None:
+    _refuse_unless_idle(target)
     if filled := [table for table in (*TABLES, *OF_THE_LIVING, "moves") if target.count(table)]:
         if gone := target.moved_to():
             raise UsageError(

@@ -19,7 +19,7 @@ import pytest
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import MovedError
 from batchgen.simulate import Simulator
-from batchgen.store import open_store
+from batchgen.store import OtherRecipe, open_store
 from batchgen.store.postgres.migrate import migrations as of_postgres
 from batchgen.store.sqlite.gate import OwnerLock
 from batchgen.store.tables import OF_FILES, OF_THE_LIVING, TABLES
@@ -27,6 +27,7 @@ from tests.cli.test_steps import topics
 from tests.kits.killed_move import POINTS
 from tests.kits.postgres import Cluster, execute
 from tests.kits.project import Project
+from tests.kits.table import RECIPE
 from tests.kits.typist import Ended
 
 pytestmark = pytest.mark.only_sqlite("it moves between a file and a server by itself")
@@ -245,6 +246,25 @@ async def test_it_waits_for_enqueueing(rich: Project, there: PostgresAddress) ->
     assert refused.code == 2
     assert "batchgen.db: another batchgen is enqueueing into it" in refused.err
     await well(rich, "move", "batchgen.db", there.url)
+
+
+async def test_one_that_is_refused_leaves_no_file_behind(
+    rich: Project, there: PostgresAddress
+) -> None:
+    async def is_refused(source: str) -> None:
+        refused = await rich.batchgen("move", source, "new.db")
+        assert refused.code == 2
+        assert "another batchgen is enqueueing" in refused.err
+        assert list(rich.path.glob("new.db*")) == []
+
+    lock = OwnerLock(rich.path / "batchgen.db-enqueue")
+    assert lock.acquire()
+    await is_refused("batchgen.db")
+    lock.release()
+    await well(rich, "move", "batchgen.db", there.url)
+    async with open_store(there) as store, store.enqueueing("e", RECIPE, OtherRecipe.STOP):
+        await is_refused(there.url)
+    await well(rich, "move", there.url, "new.db")
 
 
 async def test_it_goes_into_an_empty_database_alone(
