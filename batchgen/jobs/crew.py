@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from batchgen.errors import BatchgenError, Remedy, StoreError
+from batchgen.errors import BatchgenError, MovedError, Remedy, StoreError
 from batchgen.jobs.work import WorkResult, result_of
 from batchgen.jobs.worker_process import TaskResult
 from batchgen.shutdown import Stop, once_stopped_now, uninterrupted
@@ -123,6 +123,8 @@ class Crew:
             self._stop.signum = self._stop.signum or signal.SIGTERM
             self._stop.drain.set()
         if not ended_well:
+            if moved := await self._moved():
+                raise moved
             raise BatchgenError(
                 f"all {len(self._crew)} {self._noun} failed; the lines above say why. "
                 "What was written is kept. Mend what they name.",
@@ -181,9 +183,18 @@ class Crew:
             why = one.halted.why.rstrip(".")
             self._say(f"warning: {one.member.name} has ended: {why}; {self._who_goes_on()}")
         elif (one.vanished or one.code not in _ENDED_WELL) and not self._stop.drain.is_set():
+            if await self._moved():
+                return  # none does its items here; the end says so
             code = one.code
             how = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
             self._say(f"warning: {one.member.name} {how}; {self._who_goes_on()}")
+
+    async def _moved(self) -> MovedError | None:
+        """Workers that begin, and have not joined yet, do not stop a move."""
+        try:
+            return await self._store.moved_error()
+        except StoreError:
+            return None
 
     def _who_goes_on(self) -> str:
         if self._shares_items:

@@ -30,6 +30,7 @@ from batchgen.store.transactions.known_parsers import KnownParsers
 
 if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress
+    from batchgen.errors import MovedError
     from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
     from batchgen.store.transactions.pages import Pages
@@ -108,6 +109,13 @@ class ReadStore:
     async def moved_to(self) -> str | None:
         """Where all of it was moved, without its password; since then this one takes no work."""
         return await self._db.read(look.moved_to)
+
+    async def moved_error(self) -> "MovedError | None":
+        """What who writes to it is told since then."""
+        from batchgen.store.tables import moved_error, moved_words  # here: few are moved
+
+        other = await self.moved_to()
+        return moved_error(self.name, moved_words(other)) if other else None
 
     # Look: how it goes
 

@@ -11,6 +11,8 @@ from aiohttp import web
 
 from batchgen.cli.worker_process import COMMAND
 from batchgen.config import load
+from batchgen.database_address import PostgresAddress, to_text
+from batchgen.errors import MovedError, Remedy
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.work import spec_of
 from batchgen.shutdown import Stop
@@ -154,6 +156,37 @@ async def _gone(pid: int) -> None:
     async with asyncio.timeout(20):
         while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("to_server", [False, True])
+async def test_a_move_while_they_begin_is_what_the_end_says(
+    project: Project, simulator: Simulator, postgres: PostgresAddress, to_server: bool
+) -> None:
+    """A worker that has not joined stops no move; then none of them does any item here."""
+    new = project.path / "new.db"
+    if to_server:
+        project.server = postgres
+    project.pool({"word": f"w{number}"} for number in range(ITEMS))
+    there = ("--db", str(project.server.url)) if project.server else ()
+    assert (await project.batchgen(*there, "enqueue", "pool.jsonl")).code == 0
+    overrides = {"database": project.server.url} if project.server else {}
+    config = load(project.path / "config.yaml", env=os.environ, overrides=overrides,
+                  cwd=project.path)  # fmt: skip
+    said: list[str] = []
+    async with open_store(config.database) as store:
+        moves = ("sh", "-c", '"$2" -m batchgen move "$0" "$1" </dev/null >&2; shift; exec "$@"',
+                 to_text(config.database), str(new), *COMMAND)  # fmt: skip
+        with pytest.raises(MovedError) as caught:
+            await work_in_processes(
+                store, config, spec_of(config, concurrency=SLOTS).split(2), moves,
+                stop=Stop(), stats=Stats(), say=said.append,
+            )  # fmt: skip
+    where = f"was moved to {new} on {os.uname().nodename}, and takes no more work."
+    assert str(caught.value) == f"{store.name}: {where}"
+    assert caught.value.remedy is Remedy.NAME_NEW_DATABASE
+    assert not any("the others do its items" in line for line in said), said
+    assert simulator.calls == 0
+    assert (await project.batchgen("--db", str(new), "work")).code == 0
 
 
 async def test_a_caller_that_is_cancelled_however_often_drains_them_and_waits_for_their_end(
