@@ -1,5 +1,5 @@
 """Only the command line prints, exits, starts an event loop, and says which flag or command to
-type: what stands below it is used from Python too, and by pages to come."""
+type: what stands below it is used from Python too. A page says the command that does the same."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 from batchgen.cli import cli
 
 PACKAGE = Path(__file__).parents[2] / "batchgen"
-SPEAKS_OF_COMMANDS = ("cli", "display", "simulate")  # a display is the command line's
+SPEAKS_OF_COMMANDS = ("cli", "display", "simulate", "web")  # a display is the command line's
 COMMAND_LINE = ("cli", "__main__.py")
 BELOW = sorted(
     path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in COMMAND_LINE
