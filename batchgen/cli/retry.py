@@ -19,8 +19,6 @@ from batchgen.jobs.retry import retry as retry_items
 from batchgen.jobs.retry_stale import retry_stale
 from batchgen.store import Store, open_store
 
-_AT_THE_PARSER = {Reason.PARSE, Reason.CRASH, Reason.TRUNCATED}
-
 
 @click.command(epilog=epilog(
     "batchgen retry",
@@ -84,7 +82,7 @@ def retry(
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            if not reasons or {*reasons} & _AT_THE_PARSER:
+            if request.is_at_parser:
                 await _parse_first(session, store, config, request, dry_run=dry_run)
             result = await retry_items(store, request, dry_run=dry_run)
         one = "row" if result.of_steps else "item"

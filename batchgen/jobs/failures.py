@@ -39,12 +39,15 @@ class FailedLike(Struct, frozen=True):
 
 class Failures(Struct, frozen=True):
     """Those of one experiment, the most frequent first; `left_out` items are in no group here.
-    `calls` are those that failed, of the reasons for which some were asked again."""
+    `calls` are those that failed, of the reasons for which some were asked again. Of so many
+    `failed` items `looked_at` were grouped."""
 
     experiment: str
     groups: tuple[FailedLike, ...]
     left_out: int = 0
     calls: tuple[FailedCalls, ...] = ()
+    failed: int = 0
+    looked_at: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -62,30 +65,39 @@ class Failures(Struct, frozen=True):
 
 
 async def failures_of(
-    store: ReadStore, experiments: Iterable[Experiment], reason: str | None = None
-) -> list[Failures]:
-    """Of each experiment; of one `reason` only, or all."""
+    store: ReadStore, experiments: Iterable[Experiment], reason: str | None = None,
+    last: int | None = None,
+) -> list[Failures]:  # fmt: skip
+    """Of each experiment; of one `reason` only, or all. With `last`, and of all reasons, only so
+    many items of each are grouped, those at the end of the pool."""
     counts = await store.counts_by_experiment()
     return [
-        await _failures_of(store, one, counts.get(one.id, Counts()).reasons, reason)
+        await _failures_of(store, one, counts.get(one.id, Counts()).reasons, reason, last)
         for one in experiments
     ]
 
 
 async def _failures_of(
-    store: ReadStore, experiment: Experiment, reasons: Counter[str], reason: str | None
-) -> Failures:
+    store: ReadStore, experiment: Experiment, reasons: Counter[str], reason: str | None,
+    last: int | None,
+) -> Failures:  # fmt: skip
     failed = reasons.total() if reason is None else reasons[reason]
-    groups = await store.failures(experiment.id, reason) if failed else []
+    is_part = last is not None and failed > last
+    groups = (
+        await store.failures(experiment.id, reason, last=last if is_part else None)
+        if failed
+        else []
+    )
+    looked_at = last if is_part and last is not None else failed
     by_reason = Counter(group.reason for group in groups)
     found = []
     for group in groups:
         others = [one for one in groups if one.reason == group.reason and one is not group]
         message = _part_of_its_own(group, others) if by_reason[group.reason] > 1 else None
         found.append(await _failed_like(store, experiment, group, message))
-    left_out = max(0, failed - sum(group.n for group in groups))
+    left_out = max(0, looked_at - sum(group.n for group in groups))
     calls = await _failed_calls(store, experiment, reasons, reason)
-    return Failures(experiment.own_name, tuple(found), left_out, calls)
+    return Failures(experiment.own_name, tuple(found), left_out, calls, failed, looked_at)
 
 
 async def _failed_calls(

@@ -1,8 +1,9 @@
 """Items that ended go back to pending, to be asked again. They get all their tries back, and what
 came of the old ones is kept."""
 
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -12,7 +13,9 @@ from batchgen.endpoints import ENDPOINTS, LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
 from batchgen.jobs.lookup import chosen_experiments, rows_called
-from batchgen.store import Counts, EndedItem, Experiment, Store
+from batchgen.store import Counts, EndedItem, Experiment, ReadStore, Store
+
+_LOOKED_AT_ONCE = 1000
 
 
 class RetryRequest(Struct, frozen=True):
@@ -39,6 +42,15 @@ class RetryRequest(Struct, frozen=True):
                 "a done item is asked again only by its id: it has no reason and no message.",
                 Remedy.GIVE_DONE_BY_ID,
             )
+
+    @property
+    def is_at_parser(self) -> bool:
+        """Whether some of them may have failed at their parser, so that one which has changed since
+        may read what they were answered."""
+        return not self.reasons or not _AT_THE_PARSER.isdisjoint(self.reasons)
+
+
+_AT_THE_PARSER = frozenset({Reason.PARSE, Reason.CRASH, Reason.TRUNCATED})
 
 
 class RetryResult(Struct, frozen=True):
@@ -95,8 +107,72 @@ async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -
     )
 
 
+class Outlook(Struct, frozen=True):
+    """What a retry would do: `rows` would go back to pending, and `cost` is that of a `dry_run`.
+    With `is_cut` there was no time to look at more than `looked_at` of the `failed` ones."""
+
+    rows: int
+    overridden: int
+    looked_at: int
+    failed: int
+    cost: RetryCost
+    is_cut: bool = False
+
+
+async def outlook(store: ReadStore, request: RetryRequest, budget_s: float) -> Outlook:
+    """Of failed items that are not chosen by their ids. Where nothing but their reasons chooses
+    them, that is known at once; else they are looked at one by one, as long as there is time.
+    Raises UsageError when an experiment is not there."""
+    known, counts = await store.experiments(), await store.counts_by_experiment()
+    chosen = [
+        one
+        for one in await chosen_experiments(store, request.experiment, request.step)
+        if not (request.settings and one.runs_code)  # a function has no parameters
+    ]
+    reasons = {one.id: counts.get(one.id, Counts()).reasons for one in chosen}
+    failed = sum(of.total() for of in reasons.values())
+    rows, overridden, looked_at, is_cut = Counter[int](), 0, failed, False
+    if request.message is None and not request.settings:
+        rows.update({id_: _number_of(of, request.reasons) for id_, of in reasons.items()})
+    else:
+        looked_at, until_s = 0, time.monotonic() + budget_s
+        async for page in _failed_pages(store, reasons):
+            looked_at += len(page)
+            hits = [item for item in page if _is_chosen(item, request)]
+            skipped = await _with_own_params(store, hits, request.settings)
+            overridden += len(skipped)
+            rows.update(item.experiment_id for item in hits if item.item_id not in skipped)
+            if time.monotonic() > until_s:
+                is_cut = looked_at < failed
+                break
+    rows = +rows
+    cost = await _cost_of(store, known, rows, request.settings)
+    return Outlook(rows.total(), overridden, looked_at, failed, cost, is_cut)
+
+
+async def _failed_pages(
+    store: ReadStore, experiment_ids: Iterable[int]
+) -> AsyncIterator[Sequence[EndedItem]]:
+    for id_ in experiment_ids:
+        after = 0
+        while page := await store.pages.failed(id_, after, _LOOKED_AT_ONCE):
+            after = page[-1].item_id
+            yield page
+
+
+def _number_of(counted: Counter[str], reasons: Sequence[Reason]) -> int:
+    return sum(counted[one] for one in set(reasons)) if reasons else counted.total()
+
+
+def _is_chosen(item: EndedItem, request: RetryRequest) -> bool:
+    return item.reason in (request.reasons or (item.reason,)) and item.has_message(request.message)
+
+
 async def _cost_of(
-    store: Store, known: Sequence[Experiment], rows: Mapping[int, int], settings: Mapping[str, Any]
+    store: ReadStore,
+    known: Sequence[Experiment],
+    rows: Mapping[int, int],
+    settings: Mapping[str, Any],
 ) -> RetryCost:
     """Of so many rows of experiments, or of steps, by their ids."""
     counts = await store.counts_by_experiment()
@@ -138,11 +214,7 @@ async def _items_by_id(store: Store, request: RetryRequest) -> list[EndedItem]:
         if not failed:
             raise UsageError(f"item {given} is done.", Remedy.ASK_DONE_AGAIN)
         chosen |= {one.item_id: one for one in failed}
-    return [
-        one
-        for one in chosen.values()
-        if one.reason in (request.reasons or (one.reason,)) and one.has_message(request.message)
-    ]
+    return [one for one in chosen.values() if _is_chosen(one, request)]
 
 
 async def _refuse_several(store: Store, given: str, ended: Sequence[EndedItem]) -> None:
@@ -164,7 +236,7 @@ async def _refuse_several(store: Store, given: str, ended: Sequence[EndedItem]) 
 
 
 async def _with_own_params(
-    store: Store, items: Sequence[EndedItem], settings: Mapping[str, Any]
+    store: ReadStore, items: Sequence[EndedItem], settings: Mapping[str, Any]
 ) -> set[int]:
     if not settings:
         return set()

@@ -174,11 +174,12 @@ class ReadStore:
         return living.told_alive(self._db.members, await self._db.read(living.workers))
 
     async def failures(
-        self, experiment_id: int, reason: str | None = None, limit: int = 50
-    ) -> list[FailureGroup]:
+        self, experiment_id: int, reason: str | None = None, limit: int = 50,
+        last: int | None = None,
+    ) -> list[FailureGroup]:  # fmt: skip
         """The failed items by reason and message, without the ids and digits in it: the largest
-        groups."""
-        return await self._db.read(look.failures, experiment_id, reason, limit)
+        groups. With `last` only so many of them are looked at, those at the end of the pool."""
+        return await self._db.read(look.failures, experiment_id, reason, limit, last)
 
     async def failed_calls(self, experiment_id: int) -> list[FailedCalls]:
         """How calls of the experiment failed, whether or not they were asked again; the most
@@ -194,6 +195,11 @@ class ReadStore:
 
     async def item(self, item_id: int) -> StoredItem | None:
         return await self._db.read(look.item, item_id)
+
+    async def items_with_own(self, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
+        """Those of the items that have one of these parameters themselves: it wins over the
+        recipe's."""
+        return await self._db.read(look.items_with_own, item_ids, names)
 
     async def attempts_of(self, item_id: int) -> list[StoredAttempt]:
         """Every call for an item, oldest first."""

@@ -293,11 +293,6 @@ class Store(ReadStore):
         items."""
         return await self._db.write(repair.reopen, items, change, now_ms())
 
-    async def items_with_own(self, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
-        """Those of the items that have one of these parameters themselves: it wins over the
-        recipe's."""
-        return await self._db.read(repair.items_with_own, item_ids, names)
-
     # Admin: workers and experiments as a whole
 
     async def change_orders(self, changes: Mapping[int, OrderChange]) -> int:

@@ -17,7 +17,12 @@ from batchgen.web.language import LANGUAGES, Text, preferred, read_texts, texts_
 # Key of its name, and its URL.
 PAGES = (("experiments", "/"), ("workers", "/workers"), ("recipes", "/recipes"))
 # Of an experiment: key of its name, and the last part of its URL.
-EXPERIMENT_PAGES = (("overview", None), ("items", "items"), ("review", "review"))
+EXPERIMENT_PAGES = (
+    ("overview", None),
+    ("items", "items"),
+    ("review", "review"),
+    ("failures", "failures"),
+)
 
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
 _LANGUAGE_COOKIE = "batchgen-language"

@@ -19,6 +19,7 @@ from batchgen.web.frame import VERSION, Frame
 from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers
 from batchgen.web.pages import (
     diff,
+    failures,
     files,
     item,
     items,
@@ -30,7 +31,7 @@ from batchgen.web.pages import (
 )
 from batchgen.web.reader import open_reader
 from batchgen.web.tokens import kept_token
-from batchgen.web.view import View
+from batchgen.web.view import HintOf, View
 
 Page = Callable[[View, web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +47,9 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/items/{id:[0-9]+}/attempts/{seq:[0-9]+}/raw", item.raw),
     ("GET", "/e/{name:[^/]+}/review", review.review),
     ("POST", "/e/{name:[^/]+}/review", review.say),
+    ("GET", "/e/{name:[^/]+}/failures", failures.failures),
+    ("GET", "/e/{name:[^/]+}/retry", failures.retry),
+    ("POST", "/e/{name:[^/]+}/retry", failures.ask_again),
     ("GET", "/series.json", series.series),
     ("GET", "/calls/{seq:[0-9]+}", series.call),
     ("GET", "/workers", workers.workers),
@@ -68,6 +72,7 @@ async def serve(
     *,
     called: str,
     commands: Commands,
+    hint_of: HintOf,
     port: int | None = None,
     read_only: bool = False,
     names: Collection[str] = (),
@@ -77,9 +82,9 @@ async def serve(
     is given, with its token.
 
     `called` is how batchgen is called for this database, as a shell takes it, and `commands` what
-    its displays suggest. `port` None: the usual one, or the next that is free. `names` are other
-    names by which it may be called. `say` is told of orders, and of faults of our own. Raises
-    BatchgenError for a port that is taken, and as `read_store`.
+    its displays suggest, as `hint_of` about a group of failures. `port` None: the usual one, or the
+    next that is free. `names` are other names by which it may be called. `say` is told of orders,
+    and of faults of our own. Raises BatchgenError for a port that is taken, and as `read_store`.
     """
     async with AsyncExitStack() as stack:
         pages = await stack.enter_async_context(open_reader(config.database, "reads for pages"))
@@ -90,7 +95,7 @@ async def serve(
         frame = Frame(str(config.database), called, read_only=read_only, hide=_hiding(config))
         listening = _listen(port)
         token, number = kept_token(config.database), listening.getsockname()[1]
-        view = View(config, pages, scans, store, frame, commands, say)
+        view = View(config, pages, scans, store, frame, commands, hint_of, say)
         runner = web.AppRunner(
             application(view, Guard(token, number, names)),
             access_log=None,  # it would have the token

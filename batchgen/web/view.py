@@ -7,16 +7,19 @@ from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.display.commands import Commands
+from batchgen.jobs.failures import FailedLike
 from batchgen.store import Store
 from batchgen.web.frame import Frame
 from batchgen.web.reader import Reader
+
+HintOf = Callable[[FailedLike, str | None], str]
 
 
 class View(Struct, frozen=True):
     """`pages` reads what is there at once; `scans` what may take a while, and holds up no page. The
     `store` writes; None: nothing may be written. `config` has secrets: none of `config.model` is
-    shown. `commands` are what its notes suggest, `say` is
-    the terminal that it was started in."""
+    shown. `commands` are what its notes suggest, and `hint_of` what helps a group of failures, by
+    the name of their experiment; `say` is the terminal that it was started in."""
 
     config: Config
     pages: Reader
@@ -24,6 +27,7 @@ class View(Struct, frozen=True):
     store: Store | None
     frame: Frame
     commands: Commands
+    hint_of: HintOf
     say: Callable[[str], None]
 
     def writing(self) -> Store:

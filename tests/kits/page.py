@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from batchgen.cli.hints import commands
+from batchgen.cli.hints import commands, failure_hint
 from batchgen.config import load
 from batchgen.web import serve
 from tests.kits.project import Project
@@ -78,7 +78,14 @@ async def viewing(project: Project, **options: Any) -> AsyncIterator[Viewer]:
     said: list[str] = []
     jar = aiohttp.CookieJar(unsafe=True)  # else it keeps none of an address
     async with (
-        serve(config, called="batchgen", commands=commands(), say=said.append, **options) as link,
+        serve(
+            config,
+            called="batchgen",
+            commands=commands(),
+            hint_of=failure_hint,
+            say=said.append,
+            **options,
+        ) as link,
         aiohttp.ClientSession(cookie_jar=jar) as client,
     ):
         async with client.get(link, allow_redirects=False) as response:

@@ -332,6 +332,14 @@ PLANS = {
         "USE TEMP B-TREE FOR GROUP BY",
         "USE TEMP B-TREE FOR ORDER BY",
     ],
+    "last_failures_by_message": [
+        "CO-ROUTINE w",
+        "SEARCH work USING INDEX work_failed (experiment_id=?)",
+        "SCAN w",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "USE TEMP B-TREE FOR GROUP BY",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
     "done_rows": [
         "SEARCH w USING INTEGER PRIMARY KEY (rowid>?)",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",

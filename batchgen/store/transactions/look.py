@@ -19,7 +19,7 @@ from batchgen.store.records import (
     UnknownCall,
     Variant,
 )
-from batchgen.store.transactions.rows import bounded, dicts_of, row_of, rows_of
+from batchgen.store.transactions.rows import bounded, dicts_of, listed, row_of, rows_of
 
 if TYPE_CHECKING:
     from batchgen.store.transaction import Transaction
@@ -160,12 +160,20 @@ def recent_usage(db: "Transaction") -> list[tuple[int, int]]:
 
 
 def failures(
-    db: "Transaction", experiment_id: int, reason: str | None, limit: int
+    db: "Transaction", experiment_id: int, reason: str | None, limit: int, last: int | None
 ) -> list[FailureGroup]:
     from batchgen.store.failure_groups import grouped  # here, too
 
-    which = {"experiment_id": experiment_id, "reason": reason}
-    return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
+    which: dict[str, object] = {"experiment_id": experiment_id, "reason": reason}
+    if last is None:
+        return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
+    which["most"] = last
+    return grouped(rows_of(db, "last_failures_by_message", FailureGroup, which), limit)
+
+
+def items_with_own(db: "Transaction", item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
+    which = {"ids": listed(list(item_ids)), "names": listed(list(names))}
+    return {item_id for (item_id,) in db.execute("items_with_own", which)}
 
 
 def find_items(db: "Transaction", given: str, experiment_id: int | None) -> list[int]:

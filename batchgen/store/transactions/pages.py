@@ -1,6 +1,6 @@
 """What is browsed: pages of rows out of very many, and one row with all that came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from batchgen.store.transactions.random_rows import random_done
 from batchgen.store.transactions.results import results_in_order
 from batchgen.store.transactions.rows import listed, row_of, rows_of
 from batchgen.store.transactions.stretches import stretch
+from batchgen.store.values import EndedItem
 
 if TYPE_CHECKING:
     from batchgen.store.chain_records import ChainRow
@@ -72,6 +73,11 @@ class Pages:
         a few hundred milliseconds, where nearly all results are those of others."""
         return await self._db.read(random_done, experiment_id, n, seed, upto)
 
+    async def failed(self, experiment_id: int, after: int, limit: int) -> list[EndedItem]:
+        """The next failed rows after row `after`, of whatever reason; an empty page at the end."""
+        which = {"experiment_id": experiment_id, "reason": None, "after": after, "limit": limit}
+        return await self._db.read(_failed, which)
+
     async def attempts(self, item_id: int, limit: int = 100) -> list[ShownAttempt]:
         """The newest calls for an item, the oldest of them first, without the rest of long
         texts."""
@@ -89,6 +95,10 @@ class Pages:
     async def samples(self, item_id: int) -> list[Sample]:
         """All samples of an item, by the row of whatever one; none of an ordinary item."""
         return await self._db.read(samples, item_id)
+
+
+def _failed(db: "Transaction", which: Mapping[str, object]) -> list[EndedItem]:
+    return list(rows_of(db, "failed_items", EndedItem, which))
 
 
 def page_rows(db: "Transaction", item_ids: Sequence[int]) -> list[PageRow]:

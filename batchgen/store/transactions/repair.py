@@ -59,11 +59,6 @@ def reopen(
     return len(plan.items)
 
 
-def items_with_own(db: Transaction, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
-    which = {"ids": json.dumps(list(item_ids)), "names": json.dumps(list(names))}
-    return {item_id for (item_id,) in db.execute("items_with_own", which)}
-
-
 def answer_page(
     db: Transaction, experiment_id: int, choice: AnswerChoice, after: int, limit: int
 ) -> list[EndedAnswer]:
