@@ -51,6 +51,7 @@ _SHORT_HELPS = {
     "reparse": "Parse stored answers again, without asking anything.",
     "review": "Accept, reject or edit answers, one at a time; or list what was said of them.",
     "export": "Write the finished rows as lines, a table or conversations.",
+    "report": "Write what a run came to as one HTML file, for somebody else.",
     "verify": "Prove that the database is whole.",
     "experiments": "List the experiments in the database; rename or delete one.",
     "move": "Move the database to PostgreSQL, for many machines, or back.",

@@ -84,7 +84,7 @@ __all__ = [
     "chains_with_reviews", "check_export", "check_live_file",
     "check_targets", "column_names", "export_file", "export_stream", "follow_to_file",
     "follow_to_stream", "format_of", "ids_of_steps", "keep_live_file", "live_path", "matches",
-    "output_path", "refuse_kept", "result_object", "untold", "with_reviews",
+    "output_path", "refuse_kept", "result_object", "untold", "whole_file", "with_reviews",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()

@@ -26,7 +26,9 @@ EXPERIMENT_PAGES = (
 
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
 _LANGUAGE_COOKIE = "batchgen-language"
-_FILTERS = ("cost", "duration", "in_bytes", "line", "marked", "moment", "number", "seconds", "size")
+_FILTERS = (
+    "cost", "duration", "in_bytes", "line", "marked", "moment", "number", "seconds", "size", "utc",
+)  # fmt: skip
 _NOTICES_KEPT = 100
 
 
@@ -35,6 +37,19 @@ class Notice(NamedTuple):
 
     text: str
     command: str
+
+
+def environment(**names: object) -> Environment:
+    """The templates, with what all of them may use, and these `names`."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True, undefined=StrictUndefined, finalize=shown.finalize,
+        trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+    )  # fmt: skip
+    made.filters |= {name: getattr(shown, name) for name in _FILTERS}
+    made.filters["exact"] = shown.exact
+    made.globals |= {"path": shown.path, "percent": shown.percent, **names}
+    return made
 
 
 class Frame:
@@ -56,21 +71,10 @@ class Frame:
         self._notices: OrderedDict[str, Notice] = OrderedDict()
         texts = read_texts()
         self._texts = {language: texts_in(language, texts) for language in LANGUAGES}
-        self._environment = Environment(
-            loader=FileSystemLoader(Path(__file__).with_name("templates")),
-            autoescape=True, undefined=StrictUndefined, finalize=shown.finalize,
-            trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+        self._environment = environment(
+            asset=lambda name: self.assets[name].url, database=database, languages=LANGUAGES,
+            read_only=read_only,
         )  # fmt: skip
-        self._environment.filters |= {name: getattr(shown, name) for name in _FILTERS}
-        self._environment.filters["exact"] = shown.exact
-        self._environment.globals |= {
-            "asset": lambda name: self.assets[name].url,
-            "database": database,
-            "languages": LANGUAGES,
-            "path": shown.path,
-            "percent": shown.percent,
-            "read_only": read_only,
-        }
 
     def text(self, request: web.Request) -> Text:
         """The texts in the reader's language."""

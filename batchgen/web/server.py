@@ -10,13 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from aiohttp import web
 
 from batchgen.clock import own_ms
-from batchgen.config import Config, secrets_of
+from batchgen.config import Config
 from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, StoreBusyError, UsageError
-from batchgen.jobs.configured_servers import configured_servers
 from batchgen.store import open_store
 from batchgen.web.frame import VERSION, Frame
 from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers
+from batchgen.web.hiding import hiding
 from batchgen.web.pages import (
     diff,
     failures,
@@ -92,7 +92,7 @@ async def serve(
         store = None
         if not read_only:
             store = await stack.enter_async_context(open_store(config.database))
-        frame = Frame(str(config.database), called, read_only=read_only, hide=_hiding(config))
+        frame = Frame(str(config.database), called, read_only=read_only, hide=hiding(config))
         listening = _listen(port)
         token, number = kept_token(config.database), listening.getsockname()[1]
         view = View(config, pages, scans, store, frame, commands, hint_of, say)
@@ -106,18 +106,6 @@ async def serve(
         await runner.setup()
         await web.SockSite(runner, listening).start()
         yield f"http://127.0.0.1:{number}/?token={token}"
-
-
-def _hiding(config: Config) -> Callable[[str], str]:
-    """What is stored has no secrets any more; this is for what nobody has thought of."""
-    secrets_ = [secrets_of(one.model) for one in configured_servers(config)]
-
-    def hide(text: str) -> str:
-        for one in secrets_:
-            text = one.hide_in_answer(text)
-        return text
-
-    return hide
 
 
 def application(view: View, guard: Guard) -> web.Application:

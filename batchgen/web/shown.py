@@ -11,7 +11,7 @@ from batchgen.display.visible import pieces, visible, visible_line
 
 __all__ = [
     "cost", "duration", "finalize", "in_bytes", "line", "marked", "moment", "number", "path",
-    "percent", "seconds", "size",
+    "percent", "seconds", "size", "utc",
 ]  # fmt: skip
 
 
@@ -70,6 +70,14 @@ def moment(at_ms: int) -> Markup:
     local = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone()
     return Markup('<time datetime="{}">{}</time>').format(
         timestamp(at_ms), f"{local:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def utc(at_ms: int) -> Markup:
+    """The same for somebody elsewhere, to the minute."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        timestamp(at_ms), f"{at:%Y-%m-%d %H:%M} UTC"
     )
 
 

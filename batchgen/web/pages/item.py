@@ -61,9 +61,9 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
         request, "item.html", title=title, experiment=place.experiment, section="items",
         command=("show", found.name), page=found, item=found.item, place=place,
         review=reviews.get(number),
-        given=_cut(_pretty(found.item.input), path("items", number, "raw", "input")),
-        prompt=[Part(name, _cut(_pretty_value(one))) for name, one in prompt_parts(found.prompt)],
-        settings={name: _pretty_value(one) for name, one in masked(found.settings).items()},
+        given=cut(pretty(found.item.input), path("items", number, "raw", "input")),
+        prompt=[Part(name, cut(pretty_value(one))) for name, one in prompt_parts(found.prompt)],
+        settings={name: pretty_value(one) for name, one in masked(found.settings).items()},
         value=_value(found), calls=calls,
         newest=next((one for one in reversed(calls) if one.answer), None),
         parser=found.item.parser and shown_spec(found.item.parser),
@@ -150,7 +150,7 @@ def _value(found: ItemPage) -> Text | None:
     """What the parser has made of the answer; None where it is the answer."""
     if found.item.state != "done" or found.item.parsed is None:
         return None
-    return _cut(_pretty(found.item.parsed), path("items", found.item.id, "raw", "value"))
+    return cut(pretty(found.item.parsed), path("items", found.item.id, "raw", "value"))
 
 
 def _calls(found: ItemPage, t: Words) -> list[Call]:
@@ -164,7 +164,7 @@ def _calls(found: ItemPage, t: Words) -> list[Call]:
         calls.append(Call(
             number, page, _begun(one.response, one.response_bytes, url),
             _begun(one.body, one.body_bytes, f"{url}?of=body"),
-            tuple(Part(t(f"beside_{name}"), _cut(_pretty(beside)))
+            tuple(Part(t(f"beside_{name}"), cut(pretty(beside)))
                   for name, beside in page.beside.items()), url,
             since and path("items", found.item.id, "diff", a=since, b=f"a{one.seq}"),
         ))  # fmt: skip
@@ -178,22 +178,22 @@ def _begun(text: str | None, whole_bytes: int | None, url: str) -> Text | None:
     return Text(text, max(0, more), url if more > 0 else None)
 
 
-def _cut(text: str, rest: str | None = None) -> Text:
-    """Images and the like are no text."""
+def cut(text: str, rest: str | None = None, most: int = MOST_CHARS) -> Text:
+    """Its first characters; images and the like are no text."""
     text = _DATA.sub(lambda one: f"{one[1]}… ({len(one[2]):,})", text)
-    more = len(text[MOST_CHARS:].encode(errors="replace"))
-    return Text(text[:MOST_CHARS], more, rest if more else None)
+    more = len(text[most:].encode(errors="replace"))
+    return Text(text[:most], more, rest if more else None)
 
 
-def _pretty(text: str) -> str:
+def pretty(text: str) -> str:
     """A text of JSON for people: a string as it is, the rest on several lines."""
     try:
-        return _pretty_value(json.loads(text))
+        return pretty_value(json.loads(text))
     except (ValueError, RecursionError):
         return text
 
 
-def _pretty_value(value: Any) -> str:
+def pretty_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     is_vector = isinstance(value, list) and bool(value) and {*map(type, value)} <= {int, float}

@@ -37,7 +37,7 @@ async def experiments(view: View, request: web.Request) -> web.StreamResponse:
     return view.frame.page(
         request, "overview.html", title=view.frame.text(request)("experiments"),
         command=("status",), section="experiments", status_=status,
-        notes=list(_notes(status, view.commands)),
+        notes=list(notes(status, view.commands)),
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     status = await view.pages.read(lambda store: status_of(store, view.config, name))
     [summary] = status.experiments
-    standing, wanted = _expected(summary), Wanted(name)
+    standing, wanted = expected(summary), Wanted(name)
     found = await view.pages.read(
         lambda store: browse(store, wanted, limit=_NEWEST_ROWS, budget_s=QUICK_S)
     )
@@ -58,7 +58,7 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         left_s=left_s(replace(status, total=standing), status.items_per_s)
         if standing.open
         else None,
-        expected_usd=_expected_usd(summary), notes=list(_notes(status, view.commands)),
+        expected_usd=expected_usd(summary), notes=list(notes(status, view.commands)),
         newest=rows_of(found, wanted),
         held={
             one.id: waits_for(one, status.at_ms) if one.alive else GONE for one in status.workers
@@ -66,14 +66,14 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
     )  # fmt: skip
 
 
-def _expected(summary: ExperimentSummary) -> Counts:
+def expected(summary: ExperimentSummary) -> Counts:
     """With the rows that steps will still make, as pending ones."""
     if not summary.steps:
         return summary.counts
     return replace(summary.counts, pending=expected_pending(summary.steps))
 
 
-def _expected_usd(summary: ExperimentSummary) -> float | None:
+def expected_usd(summary: ExperimentSummary) -> float | None:
     """What it will have cost in the end, if calls cost what they did; None: nothing is open, or
     nothing is known. Of steps nobody knows how many rows there will be."""
     counts = summary.counts
@@ -82,7 +82,7 @@ def _expected_usd(summary: ExperimentSummary) -> float | None:
     return counts.cost_usd + counts.open * counts.cost_of_a_call
 
 
-def _notes(status: Status, commands: Commands) -> Iterator[str]:
+def notes(status: Status, commands: Commands) -> Iterator[str]:
     """What `status` says in words."""
     if status.moved_to:
         yield moved_line(status.moved_to)

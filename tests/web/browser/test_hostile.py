@@ -96,6 +96,29 @@ async def test_what_cannot_be_seen_is_marked(hostile: Project, browser: Browser)
         assert "\u202e" not in await browser.text()
 
 
+async def test_a_report_as_a_file_runs_nothing_but_its_plots(
+    hostile: Project, browser: Browser
+) -> None:
+    assert (await hostile.batchgen("report", "-o", "run.html")).code == 0
+    await browser.open((hostile.path / "run.html").as_uri())
+    assert await harm(browser) == []
+    drawn = "return [...document.querySelectorAll('figure')].map(one => one.plot?.data[1].length)"
+    assert all(await browser.run(drawn))
+    await browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    texts = await browser.run(
+        "return [...document.querySelectorAll('pre')].map(one => one.textContent)"
+    )
+    assert any(HOSTILE in json.loads(text) for text in texts if text.startswith("{\n"))
+    assert "\u202e" not in await browser.text()
+    # Nothing else can be made to run in it: what is put there later is not its own.
+    await browser.run(
+        "document.body.append(Object.assign(document.createElement('script'),"
+        " {textContent: 'window.pwned = 6'}))"
+    )
+    assert await browser.run("return window.pwned") is None
+    assert "script-src" in " ".join(await browser.complaints())
+
+
 async def test_five_megabytes_in_one_line_are_a_page_and_a_file(
     hostile: Project, browser: Browser
 ) -> None:
