@@ -13,7 +13,9 @@ object; anything else is false, never an error.
 import ast
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from keyword import iskeyword
+from math import isfinite
 from typing import Any
 
 from batchgen.errors import UsageError
@@ -200,6 +202,42 @@ class Path(_Expression):
             case ast.Attribute() | ast.Subscript():
                 return super()._compiled(node)
         raise self._refused(node, f"is no path; {self._hint}")
+
+
+def path_text(name: str, keys: Iterable[str]) -> str:
+    """How a condition names what is in the value of a name: `parsed.label`, `parsed["a b"]`."""
+    return name + "".join(f".{key}" if _is_plain(key) else f"[{_quoted(key)}]" for key in keys)
+
+
+def literal_text(value: Any) -> str | None:
+    """How a condition has a value of JSON; None: it cannot have it, as an object."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case str():
+            return _quoted(value)
+        case int():
+            return repr(value)
+        case float():
+            return repr(value) if isfinite(value) else None
+        case list():
+            parts = [literal_text(one) for one in value]
+            known = [one for one in parts if one is not None]
+            return f"[{', '.join(known)}]" if len(known) == len(parts) else None
+    return None
+
+
+def _is_plain(key: str) -> bool:
+    """Python takes other letters for each other in names, as the ligature of fi for f and i."""
+    return key.isascii() and key.isidentifier() and not iskeyword(key)
+
+
+def _quoted(text: str) -> str:
+    """What cannot be seen is named by its number."""
+    if not text.isprintable():
+        return repr(text)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _joined(parts: list[_Evaluate], op: type[ast.boolop]) -> _Evaluate:

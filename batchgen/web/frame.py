@@ -22,6 +22,7 @@ EXPERIMENT_PAGES = (
     ("items", "items"),
     ("review", "review"),
     ("failures", "failures"),
+    ("fields", "fields"),
 )
 
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by

@@ -20,6 +20,7 @@ from batchgen.web.hiding import hiding
 from batchgen.web.pages import (
     diff,
     failures,
+    fields,
     files,
     item,
     items,
@@ -50,6 +51,7 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/e/{name:[^/]+}/failures", failures.failures),
     ("GET", "/e/{name:[^/]+}/retry", failures.retry),
     ("POST", "/e/{name:[^/]+}/retry", failures.ask_again),
+    ("GET", "/e/{name:[^/]+}/fields", fields.fields),
     ("GET", "/series.json", series.series),
     ("GET", "/calls/{seq:[0-9]+}", series.call),
     ("GET", "/workers", workers.workers),
