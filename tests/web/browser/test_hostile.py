@@ -60,6 +60,9 @@ async def test_nothing_that_a_model_says_is_more_than_text(
         places = ["/e/default", "/e/default/items", "/e/default/items?order=pool",
                   "/e/default/items?q=%3Cscript",
                   "/e/default/items?where=%3Cscript%3E", "/e/default/items?state=failed",
+                  "/e/default/failures", "/e/default/fields",
+                  "/e/default/retry?message=%3Cscript%3E%22'",
+                  "/e/default/retry?reason=%3Cscript%3E",
                   *(f"/items/{n}" for n in range(1, 6)), "/items/1/diff?a=a1&b=a2",
                   "/items/1/diff?a=s1&b=s5", "/items/1/diff?a=%3Cscript%3E&b=a1"]  # fmt: skip
         for place in places:
