@@ -281,3 +281,15 @@ async def test_a_row_of_a_step_shows_its_chain(project: Project, simulator: Simu
         one = await viewer.get("/e/demo/items?step=critique")
         assert ids(one) == ["2"]
         assert "--step critique" in one.text
+
+
+async def test_before_anything_has_ended_the_list_says_so(project: Project) -> None:
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+        text = (await viewer.get("/e/default/items")).text
+        assert "None has ended yet." in text
+        assert "/e/default/items?order=pool" in text
+        assert "None has ended" not in (await viewer.get("/e/default/items?order=pool")).text
+        assert "No worker is running." in (await viewer.get("/e/default")).text
+        assert "No row is done yet." in (await viewer.get("/e/default/review?n=5&seed=1")).text

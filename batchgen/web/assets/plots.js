@@ -47,12 +47,12 @@ function axes(told) {
     : {values: (_, splits, _axis, _space, every) => splits.map((x) => time(x, every))};
   return [
     {...look, ...below},
-    {...look, size: 62, values: (_, splits) => splits.map(number)},
+    {...look, size: 62, values: (_, splits) => splits.map((y) => y?.toLocaleString(language, {notation: "compact", maximumSignificantDigits: 3}))},
   ];
 }
 
 // A bar is as wide as the place that it has, and one point alone has a quarter of an hour.
-const aroundBars = (_, first, last) => [first - 0.5, last + 0.5];
+const aroundBars = (plot, first, last) => (plot.data[0].length === 1 ? [-0.5, 0.5] : [first - 0.5, last + 0.5]);
 const aroundOne = (plot, first, last) =>
   plot.data[0].length === 1 ? [plot.data[0][0] - 450, plot.data[0][0] + 450] : [first, last];
 

@@ -89,6 +89,9 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         next=_next(name, query, found, looked_at if wanted.is_searched else 0) if found else None,
         first=_page(name, query) if query.get("after") or query.get("before") else None,
         looked_at=looked_at, is_searched=wanted.is_searched,
+        none_ended=path("e", name, "items", **{**_given(query), "order": "pool"})
+        if wanted.state is None and wanted.order is Order.NEWEST and counted.counts.open
+        and not wanted.is_searched and not query.get("after") else None,
         is_live=not wanted.is_searched and not query.get("after") and not query.get("before"),
         orders=[(one.value, t(f"order_{one.value}")) for one in Order],
     )  # fmt: skip

@@ -291,9 +291,12 @@ def _share(sample: Sample | None) -> tuple[str, str] | None:
 
 
 def _fields(given: str) -> list[tuple[str, str]]:
-    """The input by its fields, as text; one that is no plain object as a whole."""
+    """The input by its fields, as text; one that is no plain object as a whole. A row of a later
+    step has none of its own."""
     value = json.loads(given)
-    if not isinstance(value, dict) or not value:
+    if value == {}:
+        return []
+    if not isinstance(value, dict):
         return [("", _cut(_pretty(value)))]
     return [(name, _cut(_pretty(one))) for name, one in value.items()]
 
