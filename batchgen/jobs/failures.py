@@ -158,6 +158,14 @@ _REMEDIES = {
 }
 
 
+def fails_again(reason: Reason) -> bool:
+    """Whether the same request mostly fails for it again."""
+    return _REMEDIES[reason] in _WITH_A_CHANGE
+
+
+_WITH_A_CHANGE = (Remedy.RAISE_MAX_TOKENS, Remedy.ASK_ANOTHER_MODEL, Remedy.CHANGE_REQUEST)
+
+
 async def _larger_max_tokens(store: ReadStore, item_id: int) -> str:
     """Twice what the item's recipe allows, under the name that it has there."""
     item = await store.item(item_id)

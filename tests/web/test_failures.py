@@ -122,6 +122,16 @@ async def test_what_it_costs_is_said_before_and_asking_puts_rows_back(
     assert "0 rows wait again" in (await page.get(again.place)).text
 
 
+async def test_what_would_fail_again_is_said_to(page: Viewer) -> None:
+    words = "Asked as before, they mostly fail again."
+    for query, is_said in (
+        ("reason=rejected", True), ("reason=truncated", True), ("reason=server", False),
+        ("reason=truncated&max_tokens=100", False), ("", False),
+    ):  # fmt: skip
+        shown = facts(await page.get(f"/e/default/retry?{query}"))
+        assert (words in shown) == is_said, query
+
+
 @pytest.mark.on_both_engines
 async def test_answers_that_were_cut_off_are_asked_with_more_room(
     page: Viewer, failed: Project

@@ -11,7 +11,7 @@ from batchgen.endpoints import LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason
 from batchgen.jobs.browse import BUDGET_S
-from batchgen.jobs.failures import FailedLike, Failures, failures_of
+from batchgen.jobs.failures import FailedLike, Failures, fails_again, failures_of
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.retry import Outlook, RetryRequest, RetryResult, outlook
@@ -151,7 +151,7 @@ async def retry(view: View, request: web.Request) -> web.StreamResponse:
         limit_name=limit or LIMITS[0], outdated=_notes(view, read.outdated),
         may_do=view.store is not None and not _reads_first(read.outdated),
         command_first=bool(_reads_first(read.outdated)),
-        alive=read.alive,
+        alive=read.alive, in_vain=not one.settings and any(map(fails_again, one.reasons)),
     )  # fmt: skip
 
 
