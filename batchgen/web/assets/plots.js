@@ -44,7 +44,7 @@ function axes(told) {
   };
   const below = told.names
     ? {values: (_, splits) => splits.map((x) => told.names[x] ?? ""), incrs: [1, 2, 5, 10, 20]}
-    : {values: (_, splits, _axis, _space, every) => splits.map((x) => time(x, every))};
+    : {incrs: [1, 2, 5, 10, 30, 60, 180, 360, 720, 1440, 2880, 10080, 43200, 129600, 525600].map((minutes) => 60 * minutes), values: (_, splits, _axis, _space, every) => splits.map((x) => time(x, every))};
   return [
     {...look, ...below},
     {...look, size: 62, values: (_, splits) => splits.map((y) => y?.toLocaleString(language, {notation: "compact", maximumSignificantDigits: 3}))},
