@@ -6,7 +6,7 @@
     python3 dev.py chaos    set up, and kill, suspend and stop workers at random for a minute
     python3 dev.py bench    set up, and measure everything; see bench/README.md
     python3 dev.py docs     set up, and write the pages of docs/ that are made from the code
-    python3 dev.py pictures set up, and draw the displays anew, from a run of a minute
+    python3 dev.py pictures set up, and draw the displays and the page anew, from real runs
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
 change. `python3 dev.py test --slow` adds what is proven by quantity, and runs the tests of all
@@ -71,7 +71,8 @@ def main() -> int:
         return run(PYTHON, ROOT / "docs/generate.py", *arguments)
     if task == "pictures":
         set_up("")
-        return run(PYTHON, ROOT / "docs/pictures.py")
+        displays, page = ROOT / "docs/pictures.py", ROOT / "docs/page_pictures.py"
+        return run(PYTHON, displays) or run(PYTHON, page)
     print(__doc__)
     return 0 if task in ("help", "-h", "--help") else 2
 
