@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,17 @@ def test_a_gate_whose_file_was_deleted_still_lets_one_in_at_a_time(path: Path) -
             new.hold(),
         ):
             pass
+
+
+def test_a_gate_whose_directory_was_deleted_says_so_each_time(tmp_path: Path) -> None:
+    place = tmp_path / "deleted"
+    place.mkdir()
+    gate = Gate(place / "work.db")
+    shutil.rmtree(place)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot make this lock file"), gate.hold():
+            pass
+    gate.close()
 
 
 def test_a_full_disk_does_not_keep_the_gate_closed(path: Path) -> None:

@@ -64,8 +64,7 @@ class Gate:
         try:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         except OSError:
-            self._file.close()  # which drops it too
-            self._file = _open_lock_file(self._path, self._mode)
+            self._renew()  # which drops it too
 
     def _acquire(self) -> None:
         patience_s = min(self._deadline_s, _ONCE_MORE_S) if self._gave_up else self._deadline_s
@@ -91,9 +90,14 @@ class Gate:
             return False
         if _is_at(self._path, self._file):
             return True
-        self._file.close()
-        self._file = _open_lock_file(self._path, self._mode)
+        self._renew()
         return False
+
+    def _renew(self) -> None:
+        """Opened before the old one is closed: where it cannot be, the next try says so again."""
+        file = _open_lock_file(self._path, self._mode)
+        self._file.close()
+        self._file = file
 
     def close(self) -> None:
         self._file.close()
