@@ -36,7 +36,7 @@ def report(
     session: Session, output: Path, experiment: str | None, sample: int, seed: int | None,
     language: str,
 ) -> int:  # fmt: skip
-    """Write what a run came to as one HTML file, to send to somebody.
+    """Write what a run came to as one HTML file.
 
     Counts, cost, plots, steps, failures, recipes and rows drawn at random: it needs neither
     batchgen nor a network, and opens in any browser. Who gets it can read the prompts and these

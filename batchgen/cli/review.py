@@ -54,7 +54,7 @@ def review(
     session: Session, item_id: str | None, verdict: str | None, note: str | None, edit: str | None,
     undo: bool, experiment: str | None, step: str | None, state: str | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Accept, reject or edit answers, one at a time; or list what was said of them.
+    """Accept, reject or edit answers; or list what was said.
 
     What is said is of one answer: once the item has another one (retry, reparse) it is kept, and
     does not count. Answers and results never change by it, and neither do live files; `export

@@ -12,7 +12,6 @@ from batchgen.shutdown import Stop, stop_on_signal
 @click.command(epilog=epilog(
     "batchgen view",
     "batchgen view --port 9000 --read-only",
-    "ssh -L 8777:127.0.0.1:8777 gpu-box    # then open the link that it printed there",
 ))  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535),
               help="Exactly this one; default: 8777, or the next that is free.")  # fmt: skip
@@ -23,10 +22,11 @@ from batchgen.shutdown import Stop, stop_on_signal
 )  # fmt: skip
 @click.pass_obj
 def view(session: Session, port: int | None, read_only: bool, names: tuple[str, ...]) -> int:
-    """Show the database as a local web page: watch, browse, steer.
+    """Show the database as a local web page.
 
     It prints one link, with a token that lets nobody else on this machine in, and serves this
-    machine only. Ctrl-C ends it; nothing else is stopped by that.
+    machine only; from another one, `ssh -L 8777:127.0.0.1:8777 HOST` and open the link there.
+    Ctrl-C ends it; nothing else is stopped by that.
     """
     config = session.config()
     from batchgen.web import serve  # here: --help does without

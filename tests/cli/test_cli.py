@@ -32,8 +32,9 @@ EXPORT_KEYS = [
 ]  # fmt: skip
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 COMMANDS = [
-    "init", "demo", "simulate", "enqueue", "work", "run", "status", "failures", "show", "pause",
-    "resume", "set", "stop", "retry", "reparse", "export", "verify", "experiments", "move",
+    "init", "demo", "simulate", "enqueue", "work", "run", "status", "failures", "show", "view",
+    "pause", "resume", "set", "stop", "retry", "reparse", "review", "export", "report", "verify",
+    "experiments", "move",
 ]  # fmt: skip
 
 

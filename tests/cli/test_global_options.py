@@ -99,7 +99,8 @@ async def test_a_shell_completes_commands_options_and_experiments(
 ) -> None:
     more = ("--config", "c.yaml", "--db", "x.db")
     await batchgen("enqueue", "pool.jsonl", "--experiment", "labels", *more)
-    assert await complete(batchgen, "re") == ["plain,resume", "plain,retry", "plain,reparse"]
+    assert await complete(batchgen, "ret") == ["plain,retry"]
+    assert await complete(batchgen, "res") == ["plain,resume"]
     assert "plain,--until" in await complete(batchgen, "run", "--")
     named = await complete(batchgen, "--db", "x.db", "export", "--experiment", "")
     assert named == ["plain,default", "plain,labels"]

@@ -63,6 +63,7 @@ async def test_a_second_viewer_has_a_port_of_its_own_and_the_same_token(answered
     assert codes == [0, 0]
 
 
+@pytest.mark.only_sqlite("there the tables are made before a test")
 async def test_without_a_database_it_says_what_to_do(project: Project) -> None:
     said = await project.batchgen("view")
     assert said.code == 2

@@ -94,7 +94,10 @@ async def test_what_cannot_be_seen_is_marked(hostile: Project, browser: Browser)
             "return [...document.querySelector('pre:has(.mark)').querySelectorAll('.mark')]"
             ".map(one => one.textContent)"
         )
-        assert marks == ["U+202E", "U+2066", "U+200B", "U+2060", "U+0000", "U+001B"]
+        nul = (
+            [] if hostile.server else ["U+0000"]
+        )  # a server keeps none: another character stands there
+        assert marks == ["U+202E", "U+2066", "U+200B", "U+2060", *nul, "U+001B"]
         await open_at(viewer, browser, "/e/default/items?order=pool")
         assert "\u202e" not in await browser.text()
 

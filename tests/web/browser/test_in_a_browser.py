@@ -13,7 +13,7 @@ from tests.kits.page import Viewer, viewing
 from tests.kits.project import Project, ended
 
 PAUSED = "select count(*) from workers where report like '%\"paused\":true%'"
-ORDERED = "select count(*) from workers where paused"
+ORDERED = "select count(*) from workers where paused = 1"
 
 
 @asynccontextmanager
