@@ -64,8 +64,10 @@ class Frame:
         *,
         read_only: bool,
         hide: Callable[[str], str] = str,
+        tab: str = "",
     ) -> None:
-        """`hide` takes what is a secret out of a page, though none should be in it."""
+        """`hide` takes what is a secret out of a page, though none should be in it; `tab` is what a
+        page asks for itself with."""
         self._hide = hide
         self.assets: dict[str, Asset] = dict(read_assets())
         self._called = called
@@ -74,7 +76,7 @@ class Frame:
         self._texts = {language: texts_in(language, texts) for language in LANGUAGES}
         self._environment = environment(
             asset=lambda name: self.assets[name].url, database=database, languages=LANGUAGES,
-            read_only=read_only,
+            read_only=read_only, tab=tab,
         )  # fmt: skip
 
     def text(self, request: web.Request) -> Text:

@@ -4,15 +4,23 @@ Each rule is here because others went without it. A page of another site must no
 the browser of somebody who has us open: not by a name that it makes point here (Host), not by a
 form or a script on another port of this machine (Sec-Fetch-Site, Origin), not in a frame. Other
 users of this machine have no token.
+
+What a browser sends by itself, or to whoever has the port by now, is good for this process alone:
+the token in the link, which is kept, is exchanged for a cookie that is not, and a page that asks
+for itself sends no cookie but a key of its own, with which one can only look.
 """
 
+import ipaddress
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Collection
+from hashlib import sha256
 from typing import NamedTuple
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from batchgen.errors import UsageError
 from batchgen.web.tokens import is_same
 
 MOST_BYTES = 8 << 20  # of a request
@@ -21,21 +29,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _READS = ("GET", "HEAD")
 _HOST = re.compile(r"([^:\[\]]+|\[[^\[\]]*\])(?::\d*)?")
+_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _BODIES = ("application/x-www-form-urlencoded", "application/json")
-_COOKIE_LASTS_S = 30 * 24 * 3600
+_TAB = "Batchgen-Tab"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 SANDBOX = f"{_POLICY}; sandbox"  # of what is to be saved: it can do nothing where it is opened
-_HEADERS = {
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "same-origin",  # with no-referrer a form of ours would have the Origin null
     "Server": "batchgen",
+    "Content-Security-Policy": _POLICY,
+    "Cache-Control": "no-store",
 }
+_OWN_OF_PAGES = ("Content-Security-Policy", "Cache-Control")
 
 
 class Refusal(NamedTuple):
@@ -49,17 +61,22 @@ class Guard:
     """One for a server; `names` are those that it may be called by, besides its own."""
 
     def __init__(self, token: str, port: int, names: Collection[str] = ()) -> None:
-        self.cookie = f"batchgen-{port}"  # cookies know no port, and there may be other viewers
-        self._token = token
-        self._names = OWN_NAMES | {name.lower() for name in names}
+        """The `names` as `allowed_name` has them."""
+        # Cookies know no port, and two viewers may be reached by one, each on a machine of its own.
+        self.cookie = f"batchgen-{port}-{sha256(token.encode()).hexdigest()[:8]}"
+        self.tab = secrets.token_hex(16)
+        self._token, self._session = token, secrets.token_hex(16)
+        self._names = OWN_NAMES | set(names)
 
     def refusal(self, request: web.Request) -> Refusal | None:
         """Why it is not answered; None: it is."""
         headers = request.headers
         if _name(_only(headers, "Host")) not in self._names:
             return Refusal(403, "wrong_host")
-        if not is_same(self._token, request.cookies.get(self.cookie, "")):
-            return Refusal(401, "no_token")
+        cookie, tab = request.cookies.get(self.cookie), _only(headers, _TAB)
+        is_tab = tab is not None and request.method in _READS and is_same(self.tab, tab)
+        if not is_tab and not is_same(self._session, cookie or ""):
+            return Refusal(401, "no_token" if cookie is None else "session_ended")
         if request.method in _READS:
             return Refusal(403, "other_site") if _is_embedded(headers) else None
         return self._refusal_of_order(request)
@@ -81,7 +98,7 @@ class Guard:
         place = "/" + str(target).lstrip("/\\")  # never to another machine, as //name would
         response = web.Response(status=303, headers={"Location": place})
         response.set_cookie(
-            self.cookie, self._token, max_age=_COOKIE_LASTS_S, path="/", httponly=True,
+            self.cookie, self._session, path="/", httponly=True,
             samesite="Lax",  # Strict would be lost on the way from a page with the link
         )  # fmt: skip
         return response
@@ -106,11 +123,9 @@ class Guard:
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """To each answer, also to errors."""
-    headers = response.headers
-    headers.update(_HEADERS)
-    if headers.get("Content-Security-Policy") != SANDBOX:
-        headers["Content-Security-Policy"] = _POLICY
-    headers.setdefault("Cache-Control", "no-store")
+    said = response.headers
+    kept = {name: said[name] for name in _OWN_OF_PAGES if name in said}
+    said.update({**HEADERS, **kept})
 
 
 def _is_embedded(headers: CIMultiDictProxy[str]) -> bool:
@@ -125,6 +140,22 @@ def _only(headers: CIMultiDictProxy[str], name: str) -> str | None:
     """None: there is none; one that is there twice is none that we know."""
     found = headers.getall(name, [])
     return found[0] if len(found) == 1 else ", ".join(found) or None
+
+
+def allowed_name(given: str) -> str:
+    """A name of `--allow-host`, as a browser sends it. Raises UsageError for what none sends."""
+    name = given.lower()
+    if name.startswith("[") and name.endswith("]"):
+        try:
+            return f"[{ipaddress.IPv6Address(name[1:-1]).compressed}]"
+        except ValueError:
+            pass
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--allow-host {given!r:.60}: give the name alone, as gpu-box.lan: without http://, "
+            "port and path (an address of IPv6 in brackets, letters of other scripts as xn--)."
+        )
+    return name
 
 
 def _name(host: str | None) -> str:

@@ -1,8 +1,6 @@
 """The application: all routes, the port, start and end."""
 
-import errno
 import secrets
-import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,8 +13,9 @@ from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, StoreBusyError, UsageError
 from batchgen.store import open_store
 from batchgen.web.frame import VERSION, Frame
-from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers
+from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers, allowed_name
 from batchgen.web.hiding import hiding
+from batchgen.web.listening import answering, listen
 from batchgen.web.pages import (
     diff,
     failures,
@@ -62,9 +61,6 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/assets/{name}", files.asset),
 )
 
-_PORT = 8777
-_PORTS_TRIED = 100
-_SHUTDOWN_S = 0.3
 _LIVES_S = 10  # a page that nothing has changed is drawn anew so often: rates go down by themselves
 
 
@@ -86,27 +82,24 @@ async def serve(
     `called` is how batchgen is called for this database, as a shell takes it, and `commands` what
     its displays suggest, as `hint_of` about a group of failures. `port` None: the usual one, or the
     next that is free. `names` are other names by which it may be called. `say` is told of orders,
-    and of faults of our own. Raises BatchgenError for a port that is taken, and as `read_store`.
+    and of faults of our own. Raises BatchgenError for a port that is taken and a name that is none,
+    and as `read_store`.
     """
+    names = [allowed_name(name) for name in names]
     async with AsyncExitStack() as stack:
         pages = await stack.enter_async_context(open_reader(config.database, "reads for pages"))
         scans = await stack.enter_async_context(open_reader(config.database, "scans for pages"))
         store = None
         if not read_only:
             store = await stack.enter_async_context(open_store(config.database))
-        frame = Frame(str(config.database), called, read_only=read_only, hide=hiding(config))
-        listening = _listen(port)
+        listening = listen(port)
         token, number = kept_token(config.database), listening.getsockname()[1]
-        view = View(config, pages, scans, store, frame, commands, hint_of, say)
-        runner = web.AppRunner(
-            application(view, Guard(token, number, names)),
-            access_log=None,  # it would have the token
-            handle_signals=False,
-            shutdown_timeout=_SHUTDOWN_S,
+        guard = Guard(token, number, names)
+        frame = Frame(
+            str(config.database), called, read_only=read_only, hide=hiding(config), tab=guard.tab
         )
-        stack.push_async_callback(runner.cleanup)
-        await runner.setup()
-        await web.SockSite(runner, listening).start()
+        view = View(config, pages, scans, store, frame, commands, hint_of, say)
+        await stack.enter_async_context(answering(application(view, guard), listening, say))
         yield f"http://127.0.0.1:{number}/?token={token}"
 
 
@@ -118,25 +111,6 @@ def application(view: View, guard: Guard) -> web.Application:
     app.on_response_prepare.append(add_headers)
     app.add_routes(web.route(method, place, _bound(page, view)) for method, place, page in ROUTES)
     return app
-
-
-def _listen(port: int | None) -> socket.socket:
-    """On this machine only. Who is far away comes through ssh -L."""
-    ports = range(_PORT, _PORT + _PORTS_TRIED) if port is None else (port,)
-    for number in ports:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", number))
-            listening.listen(128)
-        except OSError as exc:
-            listening.close()
-            if exc.errno != errno.EADDRINUSE:
-                raise BatchgenError(f"cannot listen on port {number}: {exc.strerror}.") from exc
-        else:
-            return listening
-    which = f"port {port} is" if port is not None else f"ports {_PORT} to {ports[-1]} are"
-    raise UsageError(f"{which} in use; choose another one.")
 
 
 def _bound(page: Page, view: View) -> Handler:

@@ -51,6 +51,12 @@ class Viewer:
     def token(self) -> str:
         return self.link.partition("token=")[2]
 
+    @property
+    def cookie(self) -> tuple[str, str]:
+        """Its name, and its value, which the link was exchanged for."""
+        [one] = [one for one in self.client.cookie_jar if one.key.startswith("batchgen-8")]
+        return one.key, one.value
+
     async def ask(self, method: str, path: str, **how: Any) -> Answer:
         """One request, as it is said: no redirect is followed."""
         request = self.client.request(method, self.origin + path, allow_redirects=False, **how)

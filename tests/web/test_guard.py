@@ -7,7 +7,8 @@ import re
 import aiohttp
 import pytest
 
-from batchgen.web.guard import MOST_BYTES
+from batchgen.errors import UsageError
+from batchgen.web.guard import MOST_BYTES, Guard, allowed_name
 from batchgen.web.server import ROUTES
 from tests.kits.page import Answer, Viewer, viewing
 from tests.kits.project import KEY, Project
@@ -54,6 +55,11 @@ def check_headers(answer: Answer) -> None:
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
+def tab_of(answer: Answer) -> str:
+    """What a page asks for itself with."""
+    return re.search(r'data-tab="(.*?)"', answer.text)[1]  # type: ignore[index]
+
+
 async def test_it_is_called_by_a_name_of_this_machine_on_any_port(viewer: Viewer) -> None:
     for name in ("127.0.0.1", "localhost", "LocalHost", "[::1]"):
         for host in (name, f"{name}:{viewer.port}", f"{name}:8080"):
@@ -85,6 +91,23 @@ async def test_two_names_are_none(viewer: Viewer) -> None:
         await writer.wait_closed()
 
 
+@pytest.mark.parametrize(
+    "given",
+    ["http://x/", "x:80", "x/", "x/path", "", " x", "x.", ".x", "*", "*.x", "a b", "ü.de", "::1",
+     "[::1]:80", "[x]", "[]", "x@y", "x\n"],
+)  # fmt: skip
+def test_what_is_no_name_is_said_to_be_none(given: str) -> None:
+    with pytest.raises(UsageError, match="give the name alone") as said:
+        allowed_name(given)
+    assert "\n" not in str(said.value)
+
+
+def test_names_are_as_browsers_send_them() -> None:
+    given = {"GPU-box.lan": "gpu-box.lan", "xn--bcher-kva.de": "xn--bcher-kva.de", "a_b": "a_b",
+             "10.0.0.1": "10.0.0.1", "[FE80:0::1]": "[fe80::1]"}  # fmt: skip
+    assert {one: allowed_name(one) for one in given} == given
+
+
 async def test_another_name_can_be_allowed(answered: Project) -> None:
     async with viewing(answered, names=["GPU-box.lan"]) as viewer:
         assert (await viewer.get("/e/default", {"Host": "gpu-box.lan:80"})).status == 200
@@ -92,9 +115,9 @@ async def test_another_name_can_be_allowed(answered: Project) -> None:
 
 
 async def test_without_the_token_there_is_nothing(viewer: Viewer) -> None:
-    cookie = f"batchgen-{viewer.port}"
-    wrong = [{}, {cookie: ""}, {cookie: "0" * 32}, {cookie: viewer.token[:-1]}, {cookie: "ü"},
-             {f"batchgen-{viewer.port + 1}": viewer.token}]  # fmt: skip
+    cookie, session = viewer.cookie
+    wrong = [{}, {cookie: ""}, {cookie: "0" * 32}, {cookie: session[:-1]}, {cookie: "ü"},
+             {cookie: viewer.token}, {f"batchgen-{viewer.port}": session}]  # fmt: skip
     for cookies in wrong:
         async with aiohttp.ClientSession() as stranger:
             asking = Viewer(viewer.link, stranger, [])
@@ -113,10 +136,56 @@ async def test_the_link_gives_a_cookie_and_leaves_no_token_in_the_address(viewer
         mark = "&" if "?" in place else "?"
         answer = await viewer.get(f"{place}{mark}token={viewer.token}")
         assert (answer.status, answer.place) == (303, bare)
-        cookie = answer.headers["Set-Cookie"]
-        assert cookie.startswith(f"batchgen-{viewer.port}={viewer.token};")
-        assert {"HttpOnly", "Path=/", "SameSite=Lax"} <= set(cookie.split("; "))
+        (given, *said) = answer.headers["Set-Cookie"].split("; ")
+        assert given == "=".join(viewer.cookie)
+        assert sorted(said) == ["HttpOnly", "Path=/", "SameSite=Lax"]  # until the browser ends
         check_headers(answer)
+
+
+async def test_what_a_browser_keeps_is_good_for_this_process_alone(answered: Project) -> None:
+    """The token stays the same, so that links do. Whoever gets the cookie, as a program that takes
+    the port after us, has nothing of it."""
+    async with viewing(answered) as first:
+        page, (name, session) = await first.get("/e/default"), first.cookie
+        key = tab_of(page)
+        for known in (session, key, name):
+            assert first.token not in known
+        assert first.token not in page.text + str(page.headers)
+    async with viewing(answered, port=first.port) as second, aiohttp.ClientSession() as stranger:
+        assert second.token == first.token
+        assert second.cookie[0] == name
+        assert second.cookie[1] != session
+        asking = Viewer(second.link, stranger, [])
+        for language, words in (("en", "has ended. Open the link"), ("zh", "已结束")):
+            said = {"Cookie": f"{name}={session}", "Accept-Language": language}
+            answer = await asking.get("/e/default", said)
+            assert answer.status == 401
+            assert words in answer.text
+        assert (await asking.get("/e/default", {"Batchgen-Tab": key})).status == 401
+
+
+def test_viewers_of_two_machines_that_are_reached_by_one_are_not_mixed_up() -> None:
+    """Both have the usual port there, and cookies know none."""
+    assert Guard("0" * 32, 8777).cookie != Guard("1" * 32, 8777).cookie
+    assert Guard("0" * 32, 8777).cookie == Guard("0" * 32, 8777).cookie
+
+
+async def test_a_page_asks_for_itself_without_a_cookie_and_can_only_look(viewer: Viewer) -> None:
+    key = tab_of(await viewer.get("/e/default"))
+    async with aiohttp.ClientSession() as tab:
+        asking = Viewer(viewer.link, tab, [])
+        own = {"Batchgen-Tab": key, "Sec-Fetch-Site": "same-origin"}
+        for place in ("/e/default", "/series.json?experiment=default"):
+            answer = await asking.get(place, own)
+            assert answer.status == 200
+            assert "Set-Cookie" not in answer.headers
+            for site in ("same-site", "cross-site"):
+                assert (await asking.get(place, {**own, "Sec-Fetch-Site": site})).status == 403
+            assert (await asking.get(place, {**own, "Host": "evil.example"})).status == 403
+        assert (await asking.get("/e/default", {"Batchgen-Tab": key[:-1]})).status == 401
+        for method in ORDERS:
+            for place in places(viewer):
+                assert (await asking.ask(method, place, headers=own)).status == 401
 
 
 async def test_the_link_leads_nowhere_else(viewer: Viewer) -> None:
@@ -216,3 +285,32 @@ async def test_no_answer_has_a_secret(viewer: Viewer, answered: Project) -> None
         answer = await viewer.get(place)
         for secret in (KEY, answered.base_url, viewer.token):
             assert secret.encode() not in answer.body + str(dict(answer.headers)).encode()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"no http at all\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # https
+        b"GET / HTTP/9.9\r\nHost: 127.0.0.1\r\nCookie: SECRET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: SECRET\r\nno header\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: SECRET\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: SECRET\r\n\r\n",
+        b"GET /?token=SECRET HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
+        b"GET /?token=SECRET" + b"x" * 10_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_refused_as_all_else_and_sent_back_to_nobody(
+    viewer: Viewer, raw: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
+    writer.write(raw)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400 Bad Request\r\n", b"HTTP/1.0 400 Bad Request\r\n"))
+    assert body == b"This is no request that can be read.\n"
+    for name, value in SAID_BY_ALL.items():
+        assert f"\r\n{name}: {value}\r\n".encode() in head + b"\r\n"
+    assert b"SECRET" not in answer
+    assert (viewer.said, caplog.records, *capfd.readouterr()) == ([], [], "", "")

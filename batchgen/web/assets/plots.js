@@ -157,7 +157,7 @@ async function load() {
   loading = true;
   try {
     const kept = document.getElementById("plots-data");  // of a report, which asks nobody
-    const answer = kept ? new Response(kept.textContent) : await fetch(section.dataset.series, {signal: AbortSignal.timeout(20000)});
+    const answer = kept ? new Response(kept.textContent) : await ask(section.dataset.series);
     if (answer.ok) {
       const told = await answer.json();
       section.hidden = !told.plots.some((one) => one.x.length);

@@ -7,6 +7,7 @@ const SLOWEST_MS = 10000;
 const root = document.documentElement;
 let wait_ms = EVERY_MS;
 let unanswered_since = null;
+let isRefused = false;
 let timer = null;
 
 // A test waits for this number instead of for a time.
@@ -16,7 +17,7 @@ function drawn() {
 
 function tell(text) {
   const state = document.getElementById("state");
-  if (state && state.textContent !== text) state.textContent = text;
+  if (state.textContent !== text) state.textContent = text;
 }
 
 // Whether somebody is about to use what stands there: it is left as it is, until they have.
@@ -29,7 +30,7 @@ function isInUse(element) {
 }
 
 function replace(old, fresh) {
-  if (old.isEqualNode(fresh) || isInUse(old)) return;
+  if (!fresh || old.isEqualNode(fresh) || isInUse(old)) return;
   const open = [...old.querySelectorAll("details")].map((one) => one.open);
   fresh.querySelectorAll("details").forEach((one, place) => { one.open = open[place] ?? one.open; });
   const focused = document.activeElement;
@@ -38,32 +39,35 @@ function replace(old, fresh) {
   if (place >= 0) fresh.querySelectorAll("a, button, summary")[place]?.focus({preventScroll: true});
 }
 
+// Without cookies, which whoever has the port by now would get too. The key is one to look with, and
+// worth nothing once the server that made this page has ended.
+function ask(url, more) {
+  const headers = {"Batchgen-Tab": root.dataset.tab, "Accept-Language": root.lang, ...more};
+  return fetch(url, {credentials: "omit", headers, signal: AbortSignal.timeout(20000)});
+}
+
 // The page asks for itself. The answer is empty while it is what is shown already.
 async function look() {
+  const words = document.body.dataset;
   try {
-    const answer = await fetch(location.href, {
-      headers: {"Batchgen-Seen": root.dataset.version},
-      signal: AbortSignal.timeout(20000),
-    });
+    const answer = await ask(location.href, {"Batchgen-Seen": root.dataset.version});
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (answer.status === 200) {
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const element of document.querySelectorAll("[data-live]")) {
-        const same = fresh.getElementById(element.id);
-        if (same) replace(element, same);
+        replace(element, fresh.getElementById(element.id));
       }
       root.dataset.version = fresh.documentElement.dataset.version;
       document.dispatchEvent(new Event("batchgen:fresh"));
-    } else if (answer.status !== 204) {
-      throw new Error(answer.statusText);
     }
+    isRefused = answer.status === 401 || answer.status === 403;  // by another one: it is asked no more
     unanswered_since = null;
-    wait_ms = EVERY_MS;
-    tell("");
+    wait_ms = answer.ok ? EVERY_MS : SLOWEST_MS;
+    const problem = fresh.getElementById("problem")?.textContent ?? answer.statusText;
+    tell(isRefused ? words.refused : answer.ok ? "" : problem);
   } catch {
-    unanswered_since ??= new Date();
+    unanswered_since ??= new Date().toLocaleTimeString(root.lang, {hour: "2-digit", minute: "2-digit"});
     wait_ms = Math.min(wait_ms * 1.5, SLOWEST_MS);
-    const time = unanswered_since.toLocaleTimeString(root.lang, {hour: "2-digit", minute: "2-digit"});
-    tell(document.body.dataset.noAnswer.replace("{time}", time));
+    tell(words.noAnswer.replace("{time}", unanswered_since));
   }
   drawn();
   plan(wait_ms);
@@ -71,15 +75,13 @@ async function look() {
 
 function plan(after_ms) {
   clearTimeout(timer);
-  timer = document.hidden ? null : setTimeout(look, after_ms);
+  timer = document.hidden || isRefused ? null : setTimeout(look, after_ms);
 }
 
 async function copy(button) {
-  const words = button.parentElement.querySelector("code").textContent;
-  await navigator.clipboard.writeText(words);
-  const before = button.textContent;
+  await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
   button.textContent = document.body.dataset.copied;
-  setTimeout(() => { button.textContent = before; }, 1500);
+  setTimeout(() => { button.textContent = document.body.dataset.toCopy; }, 1500);
 }
 
 document.addEventListener("click", (event) => {
@@ -87,9 +89,7 @@ document.addEventListener("click", (event) => {
   if (button) copy(button);
 });
 
-if (navigator.clipboard) {
-  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
-}
+document.querySelectorAll("[data-copy]").forEach((one) => { one.hidden = !navigator.clipboard; });
 if (document.querySelector("[data-live]")) {
   document.addEventListener("visibilitychange", () => plan(0));
   plan(EVERY_MS);

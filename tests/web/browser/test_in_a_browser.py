@@ -1,9 +1,11 @@
 """What only a real browser can show: what it lets other sites do, and pages that go on by
 themselves."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
 from batchgen.simulate import Simulator
@@ -117,16 +119,105 @@ async def test_numbers_follow_a_run_that_is_paused_from_the_page(
         assert len(viewer.said) == 2
 
 
+STATE = "document.getElementById('state').textContent"
+LIVES = "document.documentElement.dataset.ready > 1"
+
+
+class _Way:
+    """What a tunnel is: it passes on what comes to its port, until it is cut."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for one in self._open:
+            one.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        ends = {writer, back}
+        self._open |= ends
+        await asyncio.gather(_copy(reader, back), _copy(there, writer))
+        self._open -= ends
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(1 << 16):
+            target.write(data)
+            await target.drain()
+    except ConnectionError:
+        pass
+    target.close()
+
+
 async def test_a_server_that_is_away_is_told_and_waited_for(
-    browser: Browser, answered: Project
+    browser: Browser, viewer: Viewer
+) -> None:
+    way = _Way(viewer.port)
+    await way.open()
+    await browser.open(viewer.link.replace(f":{viewer.port}/", f":{way.port}/"))
+    assert await browser.until(LIVES)
+    await way.cut()
+    assert await browser.until(f"{STATE}.startsWith('No answer since')")
+    await way.open()
+    assert await browser.until(f"{STATE} === ''")
+    await way.cut()
+
+
+@pytest.mark.parametrize(("language", "words"), [
+    ("en", "Open the link that the present one has printed"), ("zh", "请打开当前 batchgen view"),
+])  # fmt: skip
+async def test_a_page_of_a_viewer_that_has_ended_says_so_and_asks_the_next_one_no_more(
+    browser: Browser, answered: Project, language: str, words: str
 ) -> None:
     async with viewing(answered) as viewer:
         await browser.open(viewer.link)
-        assert await browser.until("document.documentElement.dataset.ready > 1")
-    state = "document.getElementById('state').textContent"
-    assert await browser.until(f"{state}.startsWith('No answer since')")
+        await browser.open(f"{viewer.origin}/e/default?lang={language}")
+        assert await browser.until(LIVES)
     async with viewing(answered, port=viewer.port):
-        assert await browser.until(f"{state} === ''")
+        assert await browser.until(f"{STATE}.includes('{words}')")
+        drawn = await browser.run("return document.documentElement.dataset.ready")
+        # As if it was looked at once more.
+        await browser.run("document.dispatchEvent(new Event('visibilitychange'))")
+        assert await browser.run("return timer") is None
+        assert await browser.run("return document.documentElement.dataset.ready") == drawn
+        await browser.open(f"{viewer.origin}/e/default")
+        assert words in await browser.text()
+        await browser.open(viewer.link)  # as the token stays
+        assert await browser.text("h1") == "default"
+
+
+async def test_who_takes_the_port_of_a_viewer_that_has_ended_is_sent_no_cookie_by_its_pages(
+    browser: Browser, answered: Project
+) -> None:
+    asked: asyncio.Queue[web.BaseRequest] = asyncio.Queue()
+
+    async def take(request: web.BaseRequest) -> web.Response:
+        asked.put_nowait(request)
+        return web.Response(status=200)
+
+    async with viewing(answered) as viewer:
+        await browser.open(viewer.link)
+        assert await browser.until(LIVES)
+    runner = web.ServerRunner(web.Server(take, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", viewer.port).start()
+    try:
+        request = await asyncio.wait_for(asked.get(), 60)
+    finally:
+        await runner.cleanup()
+    assert "Cookie" not in request.headers
+    assert viewer.token not in str(request.raw_headers)
 
 
 async def test_ten_tabs_are_all_live(browser: Browser, viewer: Viewer) -> None:
