@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -24,6 +25,7 @@ PAGE_ROWS = 50
 BUDGET_S = 0.25
 _STEP_S = 0.02
 _FIRST, _FEWEST, _MOST = 50, 10, 5000
+_MOST_ITEMS, _MOST_DIGITS = 250, 17
 _MOST_CHARS = 1000
 _ENDED = (None, State.DONE, State.FAILED)
 
@@ -76,15 +78,12 @@ async def browse(
     experiment or a step that is not there, a condition that cannot be read, and a place that is
     none."""
     search = await _Search.of(store, wanted, budget_s)
-    if search.is_of_chains:
-        found = await search.lines(after, limit)
-        return await search.shown(found, found.rows, None, found.end)
     if before is not None:
-        found = await search.rows(before, limit + 1, back=True)
+        found = await search.find(before, limit + 1, back=True)
         page = found.rows[:limit][::-1]
         previous = page[0][0] if len(found.rows) > limit else found.end
         return await search.shown(found, page, previous, page[-1][0] if page else before)
-    found = await search.rows(after, limit + 1, back=False)
+    found = await search.find(after, limit + 1, back=False)
     page = found.rows[:limit]
     previous = page[0][0] if page and after is not None else None
     return await search.shown(
@@ -101,17 +100,22 @@ class Neighbour(Struct, frozen=True):
 
 
 async def neighbour(
-    store: ReadStore, wanted: Wanted, place: str, *, back: bool, budget_s: float = BUDGET_S
+    store: ReadStore, wanted: Wanted, place: str | None, *, back: bool, budget_s: float = BUDGET_S
 ) -> Neighbour:
-    """The row after a place, or before it. Raises UsageError as `browse` does."""
+    """The row after a place, or before it; None: the first one, or the last. Raises UsageError as
+    `browse` does."""
     search = await _Search.of(store, wanted, budget_s)
-    found = await (
-        search.lines(place, 1) if search.is_of_chains else search.rows(place, 1, back=back)
-    )
+    found = await search.find(place, 1, back=back)
     if found.rows:
         at, row = found.rows[0]
         return Neighbour(row, at)
     return Neighbour(None, found.end)
+
+
+async def place_of(store: ReadStore, wanted: Wanted, row: int) -> str:
+    """Where a row stands in a list in the order of the pool, whether or not it is in it."""
+    search = await _Search.of(store, wanted, 0)
+    return str(await _chain_place(store, row) if search.is_of_chains else row)
 
 
 class _Found(Struct):
@@ -121,6 +125,27 @@ class _Found(Struct):
     looked_at: int = 0
     end: str | None = None
     is_cut: bool = False
+
+
+class _ChainPlace(NamedTuple):
+    """Where a line of a chain stands: by its item, and there by the row that it is shown by. In
+    row 0 of an item nothing of it has come yet."""
+
+    item: int
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.item}.{self.row}"
+
+    @classmethod
+    def of(cls, text: str) -> "_ChainPlace":
+        numbers = text.split(".")
+        if len(numbers) != 2 or not all(map(_is_number, numbers)):
+            raise UsageError(f"{text[:60]!r} is no place in this list of rows.")
+        return cls(*map(int, numbers))
+
+
+_Items = list[list[ChainRow]]
 
 
 class _Search:
@@ -152,8 +177,14 @@ class _Search:
     def is_of_chains(self) -> bool:
         return self._chain is not None and self._where is not None
 
-    async def rows(self, place: str | None, want: int, *, back: bool) -> _Found:
+    async def find(self, place: str | None, want: int, *, back: bool) -> _Found:
         """So many; fewer when the end, or that of the time, comes first."""
+        if self.is_of_chains:
+            at = None if place is None else _ChainPlace.of(place)
+            return await self._lines(at, want, back=back)
+        return await self._rows(place, want, back=back)
+
+    async def _rows(self, place: str | None, want: int, *, back: bool) -> _Found:
         keep, found = self._keep(), _Found([], 0, place)
         size = want if keep is None and self._wanted.reason is None else max(want, _FIRST)
         while True:
@@ -200,42 +231,81 @@ class _Search:
     async def _with_both(self, text: str, where: Where, rows: Sequence[_Row]) -> list[_Row]:
         return await self._for_which(where, await self._with_text(text, rows))
 
-    async def lines(self, after: str | None, limit: int) -> _Found:
+    async def _lines(self, at: _ChainPlace | None, want: int, *, back: bool) -> _Found:
         """As the export has them: of each item all lines, in the order of the pool, each shown by
-        the row that its answer is from. A place is an item."""
-        assert self._chain is not None
-        place, found, size = _item_number(after), _Found([], 0, None), 4
-        while len(found.rows) < limit:
+        the row that its answer is from."""
+        found, size = _Found([], 0, None if at is None else str(at)), 4
+        items_beside, begun = self._items_before if back else self._items_after, at
+        while True:
             begun_s = time.monotonic()
-            rows = await self._store.pages.chain_page(self._chain.first_id, place, size)
-            if not rows:
-                found.end = None
-                return found
-            place, found.end = rows[-1].item_id, str(rows[-1].item_id)
-            if self._needs_reviews:
-                rows = await chains_with_reviews(self._store, rows)
-            items = [list(one) for _, one in groupby(rows, key=lambda row: row.item_id)]
-            for item in items:
-                hits = self._lines_of(item)
-                if self._wanted.text:
-                    hits = await self._with_text(self._wanted.text, hits)
-                found.rows += hits
-            found.looked_at += len(items)
+            items, end = await items_beside(at, size)
+            for rows in items:
+                item = rows[0].item_id
+                hits = [(_ChainPlace(item, id_), id_) for id_ in await self._hits(rows, back=back)]
+                found.rows += [
+                    (str(place), id_)
+                    for place, id_ in hits
+                    if begun is None or (place < begun if back else place > begun)
+                ]
+                found.looked_at += begun is None or not begun.row or item != begun.item
+                found.end = str(_ChainPlace(item if back else item + 1, 0))
+                if len(found.rows) >= want:
+                    return found
+            found.end = None if end is None else str(end)
             now_s = time.monotonic()
-            if now_s >= self._until_s:
-                found.is_cut = len(found.rows) < limit
+            if end is None or now_s >= self._until_s:
+                found.is_cut = end is not None
                 return found
-            size = _next_size(size, now_s - begun_s, fewest=1, most=250)
-        return found
+            at, size = end, _next_size(size, now_s - begun_s, fewest=1, most=_MOST_ITEMS)
 
-    def _lines_of(self, item: Sequence[ChainRow]) -> list[_Row]:
+    async def _items_after(
+        self, at: _ChainPlace | None, size: int
+    ) -> tuple[_Items, _ChainPlace | None]:
+        """The rows of the next items, from that of the place on, and the place where they end; None
+        at the end of all."""
+        assert self._chain is not None
+        after = 0 if at is None else at.item - 1
+        rows = await self._store.pages.chain_page(self._chain.first_id, after, size)
+        return _by_item(rows), _ChainPlace(rows[-1].item_id + 1, 0) if rows else None
+
+    async def _items_before(
+        self, at: _ChainPlace | None, size: int
+    ) -> tuple[_Items, _ChainPlace | None]:
+        """The same backwards, the last item first."""
+        assert self._chain is not None
+        first_id, rows = self._chain.first_id, list[ChainRow]()
+        before = None if at is None else str(at.item + (at.row > 0))
+        firsts = Listing((first_id,), Order.POOL)
+        part = await self._store.pages.stretch(firsts, before, back=True, limit=size)
+        ids = [id_ for _, id_ in part.rows]  # also those of other samples
+        after, last = (ids[-1] - 1, ids[0]) if ids else (0, 0)
+        while after < last and (
+            page := await self._store.pages.chain_page(first_id, after, len(ids))
+        ):
+            rows += [row for row in page if row.item_id <= last]
+            after = page[-1].item_id
+        end = None if part.end is None else _ChainPlace(int(part.end), 0)
+        return _by_item(rows)[::-1], end
+
+    async def _hits(self, rows: Sequence[ChainRow], *, back: bool) -> list[int]:
+        """The rows by which lines of an item are shown, whose rows these are."""
         from batchgen.export.chains import chosen_lines  # here: few have steps
 
         assert self._chain is not None
+        if self._needs_reviews:
+            rows = await chains_with_reviews(self._store, rows)
         states = {State.DONE, State.FAILED} if self._wanted.state is None else {self._wanted.state}
-        lines = chosen_lines(self._chain.plan, item, self._of.step, states, self._where)
-        ids = dict.fromkeys(line.id for line in lines)
-        return [(str(item[0].item_id), id_) for id_ in ids]
+        reason = self._wanted.reason
+        lines = chosen_lines(self._chain.plan, rows, self._of.step, states, self._where)
+        ids = sorted(
+            {line.id for line in lines
+             if reason is None or (line.failed and line.failed.result.reason == reason)},
+            reverse=back,
+        )  # fmt: skip
+        if self._wanted.text:
+            having = set(await self._store.pages.with_text(ids, self._wanted.text))
+            ids = [id_ for id_ in ids if id_ in having]
+        return ids
 
     async def shown(
         self, found: _Found, page: Sequence[_Row], previous: str | None, next_: str | None
@@ -269,9 +339,16 @@ def _next_size(size: int, took_s: float, fewest: int = _FEWEST, most: int = _MOS
     return max(fewest, min(most, int(size * factor)))
 
 
-def _item_number(place: str | None) -> int:
-    if place is None:
-        return 0
-    if not (place.isascii() and place.isdecimal() and len(place) <= 18):
-        raise UsageError(f"{place[:60]!r} is no place in this list of rows.")
-    return int(place)
+def _by_item(rows: Sequence[ChainRow]) -> _Items:
+    return [list(one) for _, one in groupby(rows, key=lambda row: row.item_id)]
+
+
+async def _chain_place(store: ReadStore, row: int) -> _ChainPlace:
+    made_of = (await store.links_of([row])).get(row)
+    first = row if made_of is None else made_of.links[0].item_id
+    samples = await store.pages.samples(first)
+    return _ChainPlace(samples[0].id if samples else first, row)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS

@@ -7,13 +7,13 @@ from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import State
-from batchgen.jobs.browse import Wanted, neighbour
+from batchgen.jobs.browse import Wanted, neighbour, place_of
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.review import Share, filter_of
 from batchgen.store import Order, RandomRows, ReadStore, ReviewCounts, Verdict
 
 MOST_ROWS = 2000
-_BEFORE_ALL = "0"
+_BEFORE_ALL, _MOST_DIGITS = "0", 17
 
 
 class Queue(Struct, frozen=True):
@@ -102,9 +102,11 @@ async def first_of(store: ReadStore, queue: Queue) -> tuple[Queue, Found]:
 
 
 async def after(store: ReadStore, queue: Queue, place: str, *, back: bool = False) -> Found:
-    """The row after one, or before it; of a random queue that was drawn. Raises UsageError for a
-    condition that cannot be read, and a place that is none."""
-    if not (place.isascii() and place.isdecimal() and len(place) <= 18):
+    """The row after one, or before it; of a random queue that was drawn. Of rows for which a
+    condition holds it may also be a place that was found before. Raises UsageError for a condition
+    that cannot be read, and a place that is none."""
+    is_row = place.isascii() and place.isdecimal() and len(place) <= _MOST_DIGITS
+    if not is_row and (queue.where is None or "." not in place):
         raise UsageError(f"{place[:60]!r} is no row.")
     if queue.rows is not None:
         rows = await drawn(store, await target_of(store, queue.experiment), queue)
@@ -116,7 +118,8 @@ async def after(store: ReadStore, queue: Queue, place: str, *, back: bool = Fals
     wanted = Wanted(
         target.experiment, target.step, State.DONE, where=queue.where, order=Order.POOL
     )  # fmt: skip
-    found = await neighbour(store, wanted, place, back=back)
+    at = await place_of(store, wanted, int(place)) if is_row else place
+    found = await neighbour(store, wanted, at, back=back)
     return Found(found.row, None if found.row is not None else found.place)
 
 

@@ -12,7 +12,8 @@ from batchgen.items import State
 from batchgen.jobs import browse as browsing
 from batchgen.jobs.browse import Shown, Wanted, browse, neighbour
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import Order, ReadStore, read_store
+from batchgen.store import Order, ReadStore, ReviewChange, Verdict, open_store, read_store
+from tests.kits.chain_exports import PARTS, exported, says, topics
 from tests.kits.project import Project
 
 pytestmark = pytest.mark.on_both_engines
@@ -201,3 +202,101 @@ async def test_a_condition_on_chains_sees_what_their_lines_have(chains: Project)
 async def test_a_condition_on_a_step_sees_its_rows(chains: Project) -> None:
     found = await shown(chains, experiment="demo", step="critique", where="parsed.score < 8")
     assert step_names(found) == [("critique", '{"score": 3}')]
+
+
+# Steps with several rows an item
+
+GOOD = "judge.score > 1"
+
+
+@pytest.fixture
+async def questions(project: Project, simulator: Simulator) -> Project:
+    """Of each of 20 topics three questions, whose answers are judged with 1, 2 and 3. Between them
+    stand rows of another experiment."""
+    for n in range(20):
+        asked = [f"t{n:02}{letter}" for letter in "abc"]
+        says(simulator, **{f"Ask_t{n:02}": json.dumps(asked)})
+        for score, one in enumerate(asked, 1):
+            scored = json.dumps({"score": score})
+            says(simulator, **{f"Answer_{one}": f"{one} said", f"Judge_{one}_said": scored})
+    project.pool({"word": f"w{n}"} for n in range(5))
+    assert (await project.batchgen("enqueue", "pool.jsonl", "--experiment", "other")).code == 0
+    project.config(PARTS)
+    project.pool(topics(*(f"t{n:02}" for n in range(20))))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await project.batchgen("work", "--experiment", "demo", "-c", "8")).code == 0
+    return project
+
+
+async def one_by_one(project: Project, wanted: Wanted, *, back: bool, **how: Any) -> list[int]:
+    """All rows, from the beginning or from the end on, and on wherever there was no time."""
+    found, place = list[int](), None
+    with reading(project) as store:
+        while True:
+            one = await neighbour(store, wanted, place, back=back, **how)
+            if one.place is None:
+                return found
+            place = one.place
+            found += [] if one.row is None else [one.row]
+
+
+async def test_each_line_of_an_item_is_a_row_to_and_fro(questions: Project) -> None:
+    wanted = Wanted("demo", where=GOOD, state=State.DONE)
+    forth = await one_by_one(questions, wanted, back=False)
+    assert len(forth) == len(set(forth)) == 40
+    assert await one_by_one(questions, wanted, back=True) == forth[::-1]
+    told = {line["response"] for line in await exported(questions, "--where", GOOD)}
+    with reading(questions) as store:
+        assert {row.answer for row in await store.pages.rows(forth)} == told
+
+
+async def test_a_search_through_chains_without_time_comes_through_too(questions: Project) -> None:
+    for step, where, n in ((None, GOOD, 40), ("judge", "parsed.score == 3", 20)):
+        wanted = Wanted("demo", step, State.DONE, where=where)
+        forth = await one_by_one(questions, wanted, back=False, budget_s=0)
+        assert len(set(forth)) == n
+        assert await one_by_one(questions, wanted, back=True, budget_s=0) == forth[::-1]
+
+
+async def test_pages_of_chains_have_so_many_rows_and_an_end(questions: Project) -> None:
+    wanted = Wanted("demo", where=GOOD)
+    with reading(questions) as store:
+        first = await browse(store, wanted, limit=25, budget_s=60)
+        assert (len(first.rows), first.previous, first.is_cut) == (25, None, False)
+        second = await browse(store, wanted, after=first.next, limit=25, budget_s=60)
+        assert (len(second.rows), second.next, second.looked_at) == (15, None, 7)
+        back = await browse(store, wanted, before=second.previous, limit=25, budget_s=60)
+        assert (names_of(back), back.previous) == (names_of(first), None)
+        just = await browse(store, wanted, limit=40, budget_s=60)
+        assert (len(just.rows), just.next) == (40, None)
+
+
+def names_of(found: Shown) -> list[int]:
+    return [row.id for row in found.rows]
+
+
+async def test_a_row_that_is_in_it_no_more_keeps_its_place(questions: Project) -> None:
+    wanted = Wanted("demo", "answer", State.DONE, where="review == null")
+    forth = await one_by_one(questions, wanted, back=False)
+    with reading(questions) as store:
+        page = await browse(store, wanted, budget_s=60)
+        place, row = page.places[7], page.rows[7]
+    async with open_store(questions.database) as store:
+        assert row.result_seq is not None
+        await store.reviews.put(row.id, row.result_seq, ReviewChange(Verdict.REJECTED))
+    with reading(questions) as store:
+        after = await neighbour(store, wanted, place, back=False, budget_s=60)
+        before = await neighbour(store, wanted, place, back=True, budget_s=60)
+    assert [before.row, after.row] == [forth[6], forth[8]]
+
+
+async def test_a_reason_chooses_among_lines_of_chains_too(chains: Project) -> None:
+    for reason, n in (("parse", 1), ("server", 0)):
+        found = await shown(chains, experiment="demo", where="id != null", reason=reason)
+        assert len(found.rows) == n
+
+
+@pytest.mark.parametrize("place", ["7", "7.x", "x.7", "7.8.9", "-1.2"])
+async def test_what_is_no_place_among_chains_is_told(chains: Project, place: str) -> None:
+    with pytest.raises(UsageError, match="no place in this list"):
+        await shown(chains, experiment="demo", where="id != null", after=place)

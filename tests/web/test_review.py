@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
-from tests.kits.chain_exports import says, topics
+from tests.kits.chain_exports import PARTS, says, topics
 from tests.kits.page import Answer, Viewer, viewing
 from tests.kits.project import Project
 
@@ -256,3 +256,38 @@ async def test_conditions_know_what_was_said(viewer: Viewer, labelled: Project) 
     rejected = quote('review == "rejected"')
     listed = await viewer.get(f"/e/default/items?where={rejected}")
     assert re.findall(r'<a href="/items/(\d+)', listed.text)[:1] == ["2"]
+
+
+@pytest.mark.on_both_engines
+async def test_a_condition_on_steps_leads_through_all_rows(
+    project: Project, simulator: Simulator
+) -> None:
+    for topic in ("tea", "rum"):
+        questions = [f"{topic}{n}" for n in range(3)]
+        says(simulator, **{f"Ask_{topic}": json.dumps(questions)})
+        says(simulator, **{f"Answer_{one}": f"{one} said" for one in questions})
+    simulator.script("Judge", *[Behaviour.ok('{"score": 1}')] * 6)
+    project.config(PARTS)
+    project.pool(topics("tea", "rum"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    query = f"/e/demo/review?where={quote('review == null')}"
+    async with viewing(project) as viewer:
+        place, shown = await follow(viewer, query)
+        seen = [item_in(place)]
+        for verdict in ("rejected", "accepted", "rejected", "rejected", "accepted"):
+            place, shown = await follow(viewer, (await say(viewer, shown, verdict)).place)
+            seen.append(item_in(place))
+        assert len(set(seen)) == 6
+        for item in reversed(seen[:-1]):  # what was decided is in it no more
+            await project.batchgen("review", str(item), "--undo")
+        for item in reversed(seen[:-1]):
+            place, shown = await follow(viewer, unescape(previous(shown)))
+            assert item_in(place) == item
+        place, shown = await follow(viewer, f"{query}&after={seen[-1]}")
+        assert "That was the last one." in shown.text
+        assert viewer.said == []
+
+
+def previous(answer: Answer) -> str:
+    [found] = re.findall(r'<a href="([^"]*)" rel="prev"', answer.text)
+    return str(found)

@@ -93,7 +93,9 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         if wanted.state is None and wanted.order is Order.NEWEST and counted.counts.open
         and not wanted.is_searched and not query.get("after") else None,
         is_live=not wanted.is_searched and not query.get("after") and not query.get("before"),
-        orders=[(one.value, t(f"order_{one.value}")) for one in Order],
+        # Lines of chains have one order.
+        orders=[] if counted.steps and wanted.where else
+        [(one.value, t(f"order_{one.value}")) for one in Order],
     )  # fmt: skip
 
 
