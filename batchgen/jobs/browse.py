@@ -55,8 +55,9 @@ class Wanted(Struct, frozen=True):
 class Shown(Struct, frozen=True):
     """A page of `rows`, each with its place. What stands before it begins at `previous`, what comes
     after it at `next`; None: nothing does. So many rows were `looked_at`, `of` about so many; with
-    `is_cut` there was no time for more. `steps` are the names of steps, by experiment, and `absent`
-    what the condition looks for and no row has had."""
+    `is_cut` there was no time for more. `steps` are the names of steps, by experiment, `step` that
+    of which all are, and `lists` the experiments whose rows are elements of lists. `absent` is what
+    the condition looks for and no row has had."""
 
     rows: tuple[PageRow, ...]
     places: tuple[str, ...]
@@ -67,6 +68,8 @@ class Shown(Struct, frozen=True):
     is_cut: bool
     counts: Counts
     steps: dict[int, str]
+    step: str | None = None
+    lists: frozenset[int] = frozenset()
     absent: tuple[str, ...] = ()
 
 
@@ -158,6 +161,11 @@ class _Search:
         self._where = None if wanted.where is None else Where(wanted.where, of.where_names)
         steps = () if chain is None else chain.steps
         self._steps = {step.experiment_id: step.name for step in steps}
+        self._lists = frozenset(
+            step.experiment_id
+            for step in steps
+            if chain is not None and chain.plan.steps[step.number].each
+        )
         chosen = [step.experiment_id for step in steps if of.step in (None, step.name)]
         ids = tuple(reversed(chosen)) or (of.experiment.id,)
         self._listing = Listing(ids, wanted.order, wanted.state, wanted.reason)
@@ -319,7 +327,8 @@ class _Search:
         return Shown(
             tuple(rows), tuple(places[row.id] for row in rows), previous, next_,
             found.looked_at, _number_of(firsts, self._wanted), found.is_cut,
-            counts, self._steps, () if self._where is None else self._where.absent,
+            counts, self._steps, self._of.step, self._lists,
+            () if self._where is None else self._where.absent,
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ReviewChange, Verdict, open_store
+from tests.kits.chain_exports import says, topics
 from tests.kits.page import Answer, Viewer, viewing
 from tests.kits.project import KEY, Project
 
@@ -65,15 +67,16 @@ async def test_a_table_has_the_fields_of_the_values_as_columns(rows: Viewer) -> 
     assert ids(back) == ids(answer)
 
 
-CHOSEN = [
-    ("state=failed", ["id-7"], "export --experiment default --failed"),
-    ("where=parsed.score+%3E+57&state=done", ["id-59", "id-58"],
-     "export --experiment default --where 'parsed.score &gt; 57'"),
-    ("q=W058", ["id-58"], "grep -iF -- W058"),
-    ("order=pool&where=parsed.score+%3C+2", ["id-0", "id-1"], "--all --where"),
-    ("state=pending", [], "status --experiment default"),
-    ("reason=parse", ["id-7"], "--failed"),
-]  # fmt: skip
+CHOSEN: list[tuple[str, list[str], bool]] = [
+    ("state=failed", ["id-7"], True),
+    ("where=parsed.score+%3E+57&state=done", ["id-59", "id-58"], True),
+    ("q=W058", ["id-58"], False),
+    ("order=pool&where=parsed.score+%3C+2", ["id-0", "id-1"], True),
+    ("where=parsed+==+null", ["id-7"], True),
+    ("state=pending", [], False),
+    ("reason=parse", ["id-7"], False),
+    ("state=failed&reason=parse", ["id-7"], False),
+]
 REFUSED = [
     ("where=parsed.", "where: column"),
     ("where=__import__('os')", "nothing can be called here"),
@@ -85,11 +88,64 @@ REFUSED = [
 
 
 @pytest.mark.on_both_engines
-async def test_rows_are_chosen_by_the_address_and_the_command_is_told(rows: Viewer) -> None:
-    for query, expected, command in CHOSEN:
+async def test_rows_are_chosen_by_the_address_and_the_command_has_the_same(
+    rows: Viewer, labelled: Project
+) -> None:
+    for query, expected, has_command in CHOSEN:
         answer = await rows.get(f"/e/default/items?{query}")
         assert (answer.status, ids(answer)) == (200, expected), query
-        assert command in answer.text.replace("&#39;", "'")
+        assert (command(answer) is not None) == has_command, query
+        if has_command:
+            assert await exported(labelled, answer) == sorted(expected)
+
+
+def command(answer: Answer) -> list[str] | None:
+    """The one below the page, without its first word."""
+    found = re.search(r"<footer><[^>]*><code>([^<]*)", answer.text)
+    return None if found is None else shlex.split(html.unescape(found[1]))[1:]
+
+
+async def exported(project: Project, answer: Answer) -> list[str]:
+    """The ids of the rows that its command has."""
+    out = await project.batchgen(*(command(answer) or ()), "-o", "-")
+    assert out.code == 0, out.err
+    return sorted(json.loads(line)["id"] for line in out.out.splitlines())
+
+
+async def test_a_plain_list_has_a_command_while_it_has_what_an_export_has(
+    labelled: Project,
+) -> None:
+    async with viewing(labelled) as viewer:
+        for query in ("", "?order=pool"):
+            assert len(await exported(labelled, await viewer.get(f"/e/default/items{query}"))) == 60
+        labelled.pool([{"word": "more", "id": "more"}])
+        assert (await labelled.batchgen("enqueue", "pool.jsonl")).code == 0
+        assert command(await viewer.get("/e/default/items?order=pool")) is None
+        assert len(await exported(labelled, await viewer.get("/e/default/items"))) == 60
+
+
+async def test_a_list_of_several_steps_has_no_command_and_one_of_a_step_has(
+    project: Project, simulator: Simulator
+) -> None:
+    says(simulator, Draft_tea="Tea.", Judge_Tea="no JSON", Draft_rum="Rum.", Judge_Rum="3")
+    project.config(
+        "output_data: {experiment_name: demo, need_time_stamp: false}\n"
+        "steps:\n"
+        '  - {name: draft, user: {text: "Draft {topic}"}}\n'
+        '  - {name: judge, user: {text: "Judge {draft}"}, parser: json}\n'
+    )
+    project.pool(topics("tea", "rum"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    async with viewing(project) as viewer:
+        for query in ("", "?order=pool", "?state=done", "?state=failed"):
+            assert command(await viewer.get(f"/e/demo/items{query}")) is None
+        for place, expected in (
+            ("demo/items?step=draft", ["rum", "tea"]), ("demo/items?step=judge", ["rum", "tea"]),
+            ("demo%2Fjudge/items?state=failed", ["tea"]),
+            ("demo/items?step=judge&state=done", ["rum"]),
+            ("demo/items?where=judge+==+3", ["rum"]),
+        ):  # fmt: skip
+            assert await exported(project, await viewer.get(f"/e/{place}")) == expected, place
 
 
 async def test_what_cannot_be_is_told_beside_the_form(rows: Viewer) -> None:
@@ -98,6 +154,7 @@ async def test_what_cannot_be_is_told_beside_the_form(rows: Viewer) -> None:
         assert answer.status == 400, query
         assert text in answer.text
         assert "<form" in answer.text
+        assert command(answer) is None
 
 
 async def test_an_experiment_that_is_not_there_is_no_page(rows: Viewer) -> None:

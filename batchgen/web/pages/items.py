@@ -79,7 +79,7 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
     looked_at = min(_number(query.get("looked")) + found.looked_at, found.of) if found else 0
     return view.frame.page(
         request, "items.html", title=name, experiment=name, section="items",
-        status=400 if problem else 200, command=_export(wanted), search=_search(wanted),
+        status=400 if problem else 200, command=_export(wanted, found) if found else None,
         wanted=wanted, given=_given(query), problem=problem, found=found,
         shown=found and rows_of(found, wanted),
         tabs=_tabs(name, wanted, query, counted), steps=list(dict.fromkeys(counted.steps.values())),
@@ -180,25 +180,21 @@ def _tabs(name: str, wanted: Wanted, query: Mapping[str, str], found: Shown) -> 
     ]  # fmt: skip
 
 
-def _export(wanted: Wanted) -> list[str]:
-    """The command that has these rows."""
-    if wanted.state in (State.PENDING, State.RUNNING, State.STALE):
-        return ["status", "--experiment", wanted.experiment]
+def _export(wanted: Wanted, found: Shown) -> list[str] | None:
+    """The command that has these rows, in the order of the pool. None: there is none, as an export
+    has what has ended, of steps chains, and chooses by no text and no reason."""
+    is_one_kind = not found.steps or found.step is not None or wanted.where is not None
+    all_have_ended = found.counts.finished == found.counts.total
+    is_ended = wanted.state in (State.DONE, State.FAILED) or (
+        wanted.state is None
+        and (wanted.order is Order.NEWEST or wanted.where is not None or all_have_ended)
+    )
+    if wanted.text or wanted.reason or not is_one_kind or not is_ended:
+        return None
     words = ["export", "--experiment", wanted.experiment]
     words += ["--step", wanted.step] if wanted.step else []
-    if wanted.state is State.FAILED or wanted.reason:
-        words += ["--failed"]
-    elif wanted.state is None:
-        words += ["--all"]
-    words += ["--where", wanted.where] if wanted.where else []
-    return [*words, "-o", "-"] if wanted.text else words
-
-
-def _search(wanted: Wanted) -> list[str]:
-    """What lines of the export are looked through with, where a text is wanted."""
-    return ["grep", "-iF", "--", json.dumps(wanted.text, ensure_ascii=False)[1:-1]] if (
-        wanted.text
-    ) else []  # fmt: skip
+    words += {State.FAILED: ["--failed"], None: ["--all"]}.get(wanted.state, [])
+    return [*words, "--where", wanted.where] if wanted.where else words
 
 
 # The table
