@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from batchgen.clock import now_ms
 from batchgen.jobs.experiments import ExperimentSummary, summary_of
 from batchgen.store import ReadStore, Series
 from batchgen.worker.report import WorkerReport
@@ -16,11 +17,16 @@ class History(Struct, frozen=True):
     budget_usd: float | None
 
 
-async def history_of(store: ReadStore, name: str, first_minute: int | None = None) -> History:
-    """Since a minute (since 1970, UTC), or as far back as anything is known. Raises UsageError for
-    a name that is not there."""
+async def history_of(
+    store: ReadStore, name: str, first_minute: int | None = None, budget_s: float | None = None
+) -> History:
+    """Since a minute (since 1970, UTC), or as far back as anything is known, until now if there is
+    a worker. With `budget_s` it may not be whole, and goes on when it is asked for again. Raises
+    UsageError for a name that is not there."""
     summary = await summary_of(store, name)
-    series = await store.minutes.series(summary.ids, first_minute)
-    reports = [WorkerReport.from_json(one.report) for one in await store.workers() if one.alive]
+    alive = [one for one in await store.workers() if one.alive]
+    last_minute = now_ms() // 60_000 if alive and summary.counts.open else None
+    series = await store.minutes.series(summary.ids, first_minute, last_minute, budget_s)
+    reports = [WorkerReport.from_json(one.report) for one in alive]
     budgets = [one.max_cost_usd for one in reports if one.max_cost_usd is not None]
     return History(summary, series, max(budgets, default=None))

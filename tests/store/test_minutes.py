@@ -361,6 +361,39 @@ async def test_only_the_last_points_are_read_again_while_none_is_missed(
     forget(table)
 
 
+async def test_a_series_of_many_minutes_is_read_in_parts_the_newest_first(
+    table: Table, database: Any
+) -> None:
+    fill(table, 1, range(1_000_000, 1_000_000 + 3 * 1440, 10))
+    with read_store(database) as store:
+        parts = [await store.minutes.series([1], budget_s=0)]
+        while not parts[-1].is_whole:
+            parts.append(await store.minutes.series([1], budget_s=0))
+        again = await store.minutes.series([1], budget_s=0)
+    forget(table)
+    first, *_, last = parts
+    assert len(parts) == 3
+    assert first.calls == last.calls  # what has no buckets is there at once
+    assert (first.points[0].latencies, first.points[-1].latencies) == ({}, {6: 3})
+    assert is_whole(last, 3 * 144)
+    assert again == last
+
+
+async def test_a_series_goes_on_until_now_where_nothing_was_done(
+    table: Table, database: Any
+) -> None:
+    fill(table, 1, range(10_000, 10_010))
+    with read_store(database) as store:
+        series = await store.minutes.series([1], last=10_019)
+        fill(table, 1, range(10_010, 10_012))
+        later = await store.minutes.series([1], last=10_020)
+    forget(table)
+    assert ([point.minute for point in series.points], is_whole(series, 10)) == (
+        [*range(10_000, 10_020)], True,
+    )  # fmt: skip
+    assert (later.points[-1].minute, is_whole(later, 12)) == (10_020, True)
+
+
 async def test_the_memory_of_series_is_bounded_and_many_months_fit(
     table: Table, database: Any
 ) -> None:

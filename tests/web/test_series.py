@@ -12,10 +12,11 @@ import pytest
 from batchgen.clock import now_ms
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.series import History
-from batchgen.store import Counts, Experiment, Point, Series
+from batchgen.store import Counts, Experiment, Point, Series, open_store
 from batchgen.web import assets
 from batchgen.web.language import read_texts, texts_in
 from batchgen.web.pages.series import told_of
+from tests.kits.database import change
 from tests.kits.page import Viewer, viewing
 from tests.kits.project import Project
 
@@ -129,3 +130,25 @@ async def test_steps_have_plots_of_their_own(project: Project) -> None:
         for name, answers in (("demo", 6), ("demo/draft", 3), ("demo/judge", 3)):
             plots = await series_of(viewer, f"experiment={name.replace('/', '%2F')}")
             assert sum(plots["lengths"]["series"][0]["values"]) == answers
+
+
+async def test_a_span_in_which_nothing_was_done_says_so(answered: Project) -> None:
+    change(answered.database, "update minutes set minute = minute - 100")
+    async with viewing(answered) as viewer:
+        answer = await viewer.get("/series.json?experiment=default&span=1h")
+        told = msgspec.json.decode(answer.body)
+        assert told["note"] == "Nothing was done in this time."
+        assert [plot["x"] for plot in told["plots"]] == 5 * [[]]
+        assert len(await series_of(viewer, "experiment=default&span=1d")) == 5
+
+
+async def test_plots_go_on_until_now_while_somebody_works(answered: Project) -> None:
+    change(answered.database, "update minutes set minute = minute - 30")
+    answered.pool([{"word": "one more"}])
+    assert (await answered.batchgen("enqueue", "pool.jsonl")).code == 0
+    async with viewing(answered) as viewer, open_store(answered.database) as store:
+        ended = (await series_of(viewer, "experiment=default"))["rate"]["x"]
+        async with store.seat(slots=1, lease_s=60, max_crashes=5):
+            alive = (await series_of(viewer, "experiment=default"))["rate"]["x"]
+    assert now_ms() / 1000 - ended[-1] > 29 * 60
+    assert now_ms() / 1000 - alive[-1] < 2 * 60

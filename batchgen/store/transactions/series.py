@@ -1,5 +1,6 @@
 """What was done over time, of some experiments: their minutes, as plots want them."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -31,7 +32,8 @@ _buckets, _reasons = Decoder(dict[int, int]), Decoder(dict[str, int])
 class Point(Struct):
     """What was done from a minute on (since 1970, UTC), until the next point. `slowest` is the
     number of the call that took longest. `latencies` (ms) are those of answers, and `lengths` their
-    characters, each by bucket (`store.minutes`); `reasons` why calls failed."""
+    characters, each by bucket (`store.minutes`); `reasons` why calls failed. These three are empty
+    while they are not read (`is_read`)."""
 
     minute: int
     done: float = 0
@@ -45,6 +47,7 @@ class Point(Struct):
     latencies: Buckets = field(default_factory=dict)
     lengths: Buckets = field(default_factory=dict)
     reasons: dict[str, float] = field(default_factory=dict)
+    is_read: bool = True
 
 
 class Before(Struct):
@@ -59,12 +62,16 @@ class Before(Struct):
 class Series(Struct):
     """Points of `every` minutes each, without gaps, at most 600; none where nothing was done. Those
     before minute `sampled_until` are reckoned from a sample of the calls, as the database is older
-    than its minutes."""
+    than its minutes. Not `is_whole`: there was no time to read all of the oldest ones."""
 
     every: int = 1
     points: list[Point] = field(default_factory=list)
     before: Before = field(default_factory=Before)
     sampled_until: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return all(point.is_read for point in self.points)
 
     @property
     def calls(self) -> float:
@@ -83,15 +90,19 @@ class Minutes:
         self._samples: dict[str, list[_Sample]] = {}
 
     async def series(
-        self, experiment_ids: Sequence[int], first: int | None = None, last: int | None = None
-    ) -> Series:
+        self, experiment_ids: Sequence[int], first: int | None = None, last: int | None = None,
+        budget_s: float | None = None,
+    ) -> Series:  # fmt: skip
         """Of these experiments together, of which one may be a step, from minute `first` to minute
         `last` (since 1970, UTC; None: as far as there is anything), and as many more as make
-        whole points. Nobody changes these."""
-        return await self._db.read(self._series, sorted(experiment_ids), first, last)
+        whole points. Nobody changes these. With `budget_s` buckets are read for about so long, the
+        newest first: asked again it goes on."""
+        until_s = None if budget_s is None else time.monotonic() + budget_s
+        return await self._db.read(self._series, sorted(experiment_ids), first, last, until_s)
 
     def _series(
-        self, db: "Transaction", experiment_ids: list[int], first: int | None, last: int | None
+        self, db: "Transaction", experiment_ids: list[int], first: int | None, last: int | None,
+        until_s: float | None,
     ) -> Series:  # fmt: skip
         ids = listed(experiment_ids)
         samples = self._sampled(db, ids)
@@ -101,18 +112,18 @@ class Minutes:
             return Series()
         first = max(min(span), first or 0)
         is_to_the_end = last is None or last >= max(span)
-        last = max(span) if last is None else min(last, max(span))
+        last = max(span) if last is None else last
         every = next((n for n in _EVERY if (last - first) // n + 2 <= MOST_POINTS), 0)
         every = every or (last - first) // (MOST_POINTS - 2) + 1
         first, last = first // every * every, last // every * every + every - 1
         series = Series(every)
         if is_to_the_end and (fresh := self._fresh_from(ids, every, first, last)) > first:
-            self._look(db, ids, series, fresh, last)
+            self._look(db, ids, series, fresh, last, until_s)
             self._put_together(ids, series, first, last)
             if series.calls == _calls_of(db, experiment_ids):
                 return _with_samples(series, samples, first, last)
         self._befores.pop((ids, first), None)
-        self._look(db, ids, series, first, last)
+        self._look(db, ids, series, first, last, until_s)
         which = {"experiment_ids": ids, "first": first}
         self._befores[ids, first] = next(rows_of(db, "until_minute", Before, which))
         self._put_together(ids, series, first, last)
@@ -123,26 +134,30 @@ class Minutes:
         """Before it nothing has changed if there are as many calls as there were: the last points
         that are known may have more by now."""
         known = first
-        while (ids, every, known) in self._points and known <= last:
+        while known <= last and (point := self._points.get((ids, every, known))) and point.is_read:
             known += every
         is_known = (ids, first) in self._befores
         return max(first, known - _STILL_FILLED * every) if is_known else first
 
-    def _look(self, db: "Transaction", ids: str, series: Series, first: int, last: int) -> None:
+    def _look(
+        self, db: "Transaction", ids: str, series: Series, first: int, last: int,
+        until_s: float | None,
+    ) -> None:  # fmt: skip
         every = series.every
         which = {"experiment_ids": ids, "first": first, "last": last, "every": every}
         found = {one.minute: one for one in rows_of(db, "points_of_minutes", Point, which)}
         changed = []
         for minute in range(first, last + 1, every):
             point, kept = found.get(minute, Point(minute)), self._points.get((ids, every, minute))
-            if kept is not None and kept.calls == point.calls:
+            if kept is not None and kept.is_read and kept.calls == point.calls:
                 point.latencies, point.lengths, point.reasons = (
                     kept.latencies, kept.lengths, kept.reasons
                 )  # fmt: skip
             elif point.calls:
                 changed.append(minute)
+                point.is_read = False
             self._points[ids, every, minute] = point
-        for begin, end in _spans(changed, every):
+        for begin, end in reversed([*_spans(changed, every)]):
             of_these = {"experiment_ids": ids, "first": begin, "last": end}
             for minute, latencies, lengths, reasons in db.execute("buckets_of_minutes", of_these):
                 point = found[minute // every * every]
@@ -150,6 +165,10 @@ class Minutes:
                 _count(point.lengths, _buckets.decode(lengths))
                 if reasons != "{}":
                     _count(point.reasons, _reasons.decode(reasons))
+            for minute in range(begin, end + 1, every):
+                found[minute].is_read = True
+            if until_s is not None and time.monotonic() >= until_s:
+                break
 
     def _put_together(self, ids: str, series: Series, first: int, last: int) -> None:
         every = series.every

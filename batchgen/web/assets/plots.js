@@ -151,7 +151,6 @@ function drawAnew() {
 }
 
 let loading = false;
-
 async function load() {
   if (loading) return;
   loading = true;
@@ -160,9 +159,10 @@ async function load() {
     const answer = kept ? new Response(kept.textContent) : await ask(section.dataset.series);
     if (answer.ok) {
       const told = await answer.json();
-      section.hidden = !told.plots.some((one) => one.x.length);
+      section.hidden = !told.plots.some((one) => one.x.length) && !told.note;
       document.getElementById("plots-note").textContent = told.note;
       told.plots.forEach(draw);
+      if (told.is_whole === false) setTimeout(load);
     }
   } catch {  // the page itself says that there is no answer
   } finally {

@@ -16,8 +16,10 @@ from batchgen.web.view import View
 SPANS = {"1h": 60, "1d": 1440, "7d": 10_080, "all": None}
 """How far one looks back, in minutes."""
 
+_KEYS = ("rate", "latency", "cost", "failures", "lengths")
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _MOST_REASONS = 6
+_BUDGET_S = 0.15  # so long a request for plots reads on
 _SOON_S = 5  # of a minute that has begun: before it no rate is told
 
 
@@ -46,16 +48,22 @@ class Plot(Struct, frozen=True):
 
 
 class Told(Struct, frozen=True):
+    """With more to tell, if asked at once again, unless `is_whole`."""
+
     note: str
     plots: list[Plot]
+    is_whole: bool = True
 
 
 async def series(view: View, request: web.Request) -> web.StreamResponse:
     """Of an experiment, or of one of its steps."""
     name, back = request.query.get("experiment", ""), SPANS.get(request.query.get("span", "all"))
     first = None if back is None else now_ms() // 60_000 - back
-    found = await view.scans.read(lambda store: history_of(store, name, first))
-    told = told_of(found, view.frame.text(request), now_ms())
+    found = await view.scans.read(lambda store: history_of(store, name, first, _BUDGET_S))
+    t = view.frame.text(request)
+    told = told_of(found, t, now_ms())
+    if back is not None and not told.plots:  # there may be some in another span
+        told = Told(t("plots_of_nothing"), [Plot(key, "", "", [], []) for key in _KEYS])
     return web.Response(body=json.encode(told), content_type="application/json")
 
 
@@ -70,15 +78,15 @@ async def call(view: View, request: web.Request) -> web.StreamResponse:
 
 def told_of(history: History, t: Text, now: int) -> Told:
     found = history.series
-    note = ""
-    if found.sampled_until:
-        note = t("plots_sampled")
+    notes = [t("plots_sampled")] if found.sampled_until else []
+    notes += [] if found.is_whole else [t("plots_still_read")]
+    note = " ".join(notes)
     if not found.points:
         return Told(note, [])
     return Told(note, [
         _rates(history, t, now), _latencies(history, t), _costs(history, t), _failures(history, t),
         _lengths(found.points, t),
-    ])  # fmt: skip
+    ], found.is_whole)  # fmt: skip
 
 
 def _times(history: History) -> list[int]:
