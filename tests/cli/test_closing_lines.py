@@ -109,6 +109,6 @@ async def test_parsing_again_is_no_speed(project: Project, batchgen: Typist, wor
     project.pool(words(3))
     await batchgen("run", "pool.jsonl")
     # As if they had been an hour ago.
-    change(project.database, "update attempts set finished_at = finished_at - 3600000")
+    change(project.database, "update results set finished_at = finished_at - 3600000")
     assert (await batchgen("reparse", "--all", "--parser", "json")).code == 3
     assert (await batchgen("status", "--json")).json["items_per_s"] == 0

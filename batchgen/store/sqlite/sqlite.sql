@@ -1016,13 +1016,13 @@ select 0 as seq, i.id as item_id, e.name as experiment, i.recipe_id, i.input,
    and w.runs_code = 0 limit :limit;
 
 -- name: recent_finishes
--- Items that a call finished since :since, counted back from the newest; at most :limit of them. An
--- answer that was parsed once more was finished by its call, and counts once.
-select count(*), min(a.finished_at)
-  from (select item_id, attempt_seq, reparsed from results order by seq desc limit :limit) r
-  cross join attempts a on a.seq = r.attempt_seq
+-- Items that a call finished since :since, counted back from the newest; at most :limit are looked at.
+-- An answer that was parsed once more was finished by its call, and counts once.
+select count(*), min(r.finished_at)
+  from (select item_id, attempt_seq, reparsed, finished_at from results
+         order by seq desc limit :limit) r
   cross join work w on w.item_id = r.item_id
- where a.finished_at >= :since and not r.reparsed
+ where r.finished_at >= :since and r.attempt_seq is not null and not r.reparsed
    and (:experiment_id is null or w.experiment_id = :experiment_id);
 
 -- name: recent_latencies
