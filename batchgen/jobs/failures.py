@@ -66,29 +66,40 @@ class Failures(Struct, frozen=True):
 
 async def failures_of(
     store: ReadStore, experiments: Iterable[Experiment], reason: str | None = None,
-    last: int | None = None,
 ) -> list[Failures]:  # fmt: skip
-    """Of each experiment; of one `reason` only, or all. With `last`, and of all reasons, only so
-    many items of each are grouped, those at the end of the pool."""
+    """Of each experiment; of one `reason` only, or all."""
     counts = await store.counts_by_experiment()
-    return [
-        await _failures_of(store, one, counts.get(one.id, Counts()).reasons, reason, last)
-        for one in experiments
-    ]
+    found = []
+    for one in experiments:
+        reasons = counts.get(one.id, Counts()).reasons
+        failed = reasons.total() if reason is None else reasons[reason]
+        groups = await store.failures(one.id, reason) if failed else []
+        found.append(await _failures_of(store, one, reasons, reason, groups, failed, failed))
+    return found
+
+
+async def last_failures_of(
+    store: ReadStore, experiments: Sequence[Experiment], budget_s: float, most: int | None = None
+) -> list[Failures]:
+    """Of all reasons, as far as they can be looked at in about `budget_s`: of each experiment the
+    items at the end of the pool, `most` at most."""
+    counts = await store.counts_by_experiment()
+    found = []
+    for one in experiments:
+        reasons = counts.get(one.id, Counts()).reasons
+        groups, looked_at = list[FailureGroup](), 0
+        if failed := reasons.total():
+            share_s = budget_s / len(experiments)
+            groups, looked_at = await store.last_failures(one.id, share_s, most)
+        failed = max(failed, looked_at)  # more may have failed meanwhile
+        found.append(await _failures_of(store, one, reasons, None, groups, failed, looked_at))
+    return found
 
 
 async def _failures_of(
     store: ReadStore, experiment: Experiment, reasons: Counter[str], reason: str | None,
-    last: int | None,
+    groups: Sequence[FailureGroup], failed: int, looked_at: int,
 ) -> Failures:  # fmt: skip
-    failed = reasons.total() if reason is None else reasons[reason]
-    is_part = last is not None and failed > last
-    groups = (
-        await store.failures(experiment.id, reason, last=last if is_part else None)
-        if failed
-        else []
-    )
-    looked_at = last if is_part and last is not None else failed
     by_reason = Counter(group.reason for group in groups)
     found = []
     for group in groups:

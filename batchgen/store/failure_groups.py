@@ -24,7 +24,9 @@ def literal_parts(message: str) -> list[str]:
     return kind_of_message(message).split("#")
 
 
-def grouped(messages: Iterable[FailureGroup], limit: int) -> list[FailureGroup]:
+def grouped(
+    messages: Iterable[FailureGroup], limit: int | None = None
+) -> list[FailureGroup]:  # fmt: skip
     """Groups of the same kind of message as one, the largest first: its message and its example are
     those of its first item. Of `messages` the frequent come first; where there are too many kinds,
     the rare ones are in no group."""

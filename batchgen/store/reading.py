@@ -4,6 +4,7 @@ Who needs no more opens it with `read_store`, and needs no event loop: none of t
 then.
 """
 
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -174,12 +175,19 @@ class ReadStore:
         return living.told_alive(self._db.members, await self._db.read(living.workers))
 
     async def failures(
-        self, experiment_id: int, reason: str | None = None, limit: int = 50,
-        last: int | None = None,
-    ) -> list[FailureGroup]:  # fmt: skip
+        self, experiment_id: int, reason: str | None = None, limit: int = 50
+    ) -> list[FailureGroup]:
         """The failed items by reason and message, without the ids and digits in it: the largest
-        groups. With `last` only so many of them are looked at, those at the end of the pool."""
-        return await self._db.read(look.failures, experiment_id, reason, limit, last)
+        groups. It takes time for each failed item."""
+        return await self._db.read(look.failures, experiment_id, reason, limit)
+
+    async def last_failures(
+        self, experiment_id: int, budget_s: float, most: int | None = None, limit: int = 50
+    ) -> tuple[list[FailureGroup], int]:
+        """The same of the failed items at the end of the pool, as many as can be looked at in about
+        `budget_s`, and `most` at most; and how many these were."""
+        until_s = time.monotonic() + budget_s
+        return await self._db.read(look.last_failures, experiment_id, limit, most, until_s)
 
     async def failed_calls(self, experiment_id: int) -> list[FailedCalls]:
         """How calls of the experiment failed, whether or not they were asked again; the most

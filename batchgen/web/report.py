@@ -21,7 +21,7 @@ from batchgen.clock import now_ms
 from batchgen.config import Config
 from batchgen.display.commands import Commands
 from batchgen.display.items import prompt_parts
-from batchgen.jobs.failures import Failures, failures_of
+from batchgen.jobs.failures import Failures, last_failures_of
 from batchgen.jobs.item_page import ItemPage, item_page
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.recipes import RecipeUse, recipes_of
@@ -45,6 +45,7 @@ MARK = 'content="batchgen report"'
 MOST_ROWS = 500
 _MOST_CHARS, _MOST_TEMPLATE_CHARS = 4_000, 20_000
 _MOST_FAILURES = 20  # groups of an experiment or a step
+_FAILURES_S = 10.0  # so long failed rows are looked at
 _SEEDS = 1000
 _STYLES, _SCRIPTS = ("view.css", "uplot.min.css"), ("uplot.min.js", "view.js", "plots.js")
 
@@ -85,7 +86,7 @@ async def facts_of(
     return Facts(
         status,
         await history_of(store, name),
-        tuple(await failures_of(store, chosen)),
+        tuple(await last_failures_of(store, chosen, _FAILURES_S)),
         tuple(
             one
             for one in reversed(await recipes_of(store))
@@ -159,9 +160,8 @@ def _fewer(one: Failures) -> Failures:
 def _last_ms(history: History, now: int) -> int | None:
     """When the newest of its calls had ended, to the minute; None: there was none."""
     series = history.series
-    if not series.points:
-        return None
-    return min(now, 60_000 * (series.points[-1].minute + series.every))
+    ended = [one.minute + series.every for one in series.points if one.calls or one.done]
+    return min(now, 60_000 * ended[-1]) if ended else None
 
 
 def _alone(told: Told) -> Told:

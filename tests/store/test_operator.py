@@ -1,5 +1,6 @@
 """What people do to an experiment: retry its failures, rename it, delete it."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,13 @@ from batchgen.store import (
     AnswerChoice,
     EndedAnswer,
     EndedItem,
+    FailureGroup,
     OtherRecipe,
     Reparsed,
     open_store,
 )
 from batchgen.store.sqlite import item_keys
-from batchgen.store.transactions import admin, intake, repair
+from batchgen.store.transactions import admin, intake, look, repair
 from tests.kits.engines import SqliteEngine
 from tests.kits.table import MAX_CRASHES, RECIPE, Table, answered, broken
 
@@ -81,6 +83,21 @@ def test_failed_items_by_their_message_however_far_apart(table: Table) -> None:
         item.item_id for item in repair.failed_page(table.transaction, 1, None, "HY 5", 0, 1)
     ] == [5]
     assert repair.failed_page(table.transaction, 1, "parse", "why 5", 0, 1) == []
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+def test_the_last_failed_items_are_grouped_part_by_part_as_all_at_once(
+    table: Table, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    with_failures(table)
+    monkeypatch.setattr(look, "_FAILED_AT_ONCE", at_once)
+    groups = look.failures(table.transaction, 1, None, 50)
+    assert look.last_failures(table.transaction, 1, 50, None, math.inf) == (groups, 4)
+    some = look.last_failures(table.transaction, 1, 50, 2, math.inf)
+    assert some == ([FailureGroup("server", "why 3", 2, 3)], 2)
+    found, looked_at = look.last_failures(table.transaction, 1, 50, None, 0.0)
+    assert looked_at == sum(one.n for one in found) == min(4, at_once)
+    assert look.last_failures(table.transaction, 2, 50, None, math.inf) == ([], 0)
 
 
 def test_a_single_item_is_found_only_while_it_has_ended(table: Table) -> None:

@@ -334,7 +334,7 @@ PLANS = {
     ],
     "last_failures_by_message": [
         "CO-ROUTINE w",
-        "SEARCH work USING INDEX work_failed (experiment_id=?)",
+        "SEARCH work USING INDEX work_failed (experiment_id=? AND item_id<?)",
         "SCAN w",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
         "USE TEMP B-TREE FOR GROUP BY",

@@ -228,6 +228,20 @@ async def test_of_very_many_the_last_are_grouped_unless_all_are_asked_for(
         assert "500 busy" in facts(await viewer.get(everything))
 
 
+@pytest.mark.on_both_engines
+async def test_all_are_grouped_as_far_as_time_goes_and_it_is_said_how_far(
+    failed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "ALL_S", -1)
+    monkeypatch.setattr("batchgen.store.transactions.look._FAILED_AT_ONCE", 5)
+    async with viewing(failed) as viewer:
+        answer = await viewer.get("/e/default/failures?all=yes")
+        shown = facts(answer)
+        assert "The last 5 of 8 failed rows, in the order of the pool, are grouped here." in shown
+        assert "There was no time for more; the command below groups all." in shown
+        assert links(answer, "Group all of them") == []
+
+
 async def test_a_search_for_a_message_says_how_far_it_looked(
     failed: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

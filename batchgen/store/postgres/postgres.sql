@@ -1231,15 +1231,15 @@ select r.reason, r.error, count(*) as n, min(w.item_id) as example
  group by r.reason, r.error order by n desc, r.reason, r.error;
 
 -- name: last_failures_by_message
--- The same of the last failed items in the order of the pool: so many are read, whatever there are.
--- The inner limit is for the planner, which would take them for a tenth of all, and read all results.
+-- The same of the last failed items before :before in the order of the pool: so many are read, whatever
+-- there are. The inner limit is for the planner, which would take them for a tenth of all, and read all
+-- results.
 select r.reason, r.error, count(*) as n, min(w.item_id) as example
   from (select item_id, result_seq from work
-         where state = 'failed' and experiment_id = :experiment_id
+         where state = 'failed' and experiment_id = :experiment_id and item_id < :before
          order by item_id desc limit :most) w
  cross join lateral (select f.reason, f.error from results f
                       where f.seq = w.result_seq limit 1) r
- where :reason::text is null or r.reason = :reason
  group by r.reason, r.error order by n desc, r.reason, r.error;
 
 -- name: any_samples

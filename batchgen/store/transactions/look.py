@@ -1,5 +1,6 @@
 """What people read, and workers now and then: on the reading connection, and never locking."""
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from batchgen.store.values import Selection
 
 _STALE_ROWS_LOOKED_AT = 10_000
+_FAILED_AT_ONCE = 2_000  # between two looks at the clock
 
 
 def present_recipes(db: "Transaction", experiment_id: int) -> list[int]:
@@ -160,15 +162,30 @@ def recent_usage(db: "Transaction") -> list[tuple[int, int]]:
 
 
 def failures(
-    db: "Transaction", experiment_id: int, reason: str | None, limit: int, last: int | None
+    db: "Transaction", experiment_id: int, reason: str | None, limit: int
 ) -> list[FailureGroup]:
     from batchgen.store.failure_groups import grouped  # here, too
 
     which: dict[str, object] = {"experiment_id": experiment_id, "reason": reason}
-    if last is None:
-        return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
-    which["most"] = last
-    return grouped(rows_of(db, "last_failures_by_message", FailureGroup, which), limit)
+    return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
+
+
+def last_failures(
+    db: "Transaction", experiment_id: int, limit: int, most: int | None, until_s: float
+) -> tuple[list[FailureGroup], int]:
+    from batchgen.store.failure_groups import grouped  # here, too
+
+    looked_at, before, found = 0, 2**62, list[FailureGroup]()
+    while True:
+        n = _FAILED_AT_ONCE if most is None else min(_FAILED_AT_ONCE, most - looked_at)
+        which = {"experiment_id": experiment_id, "before": before, "most": n}
+        page = list(rows_of(db, "last_failures_by_message", FailureGroup, which))
+        found = grouped(found + page)
+        there = sum(one.n for one in page)
+        looked_at += there
+        if there < n or looked_at == most or time.monotonic() >= until_s:
+            return found[:limit], looked_at
+        before = min(one.example for one in page)
 
 
 def items_with_own(db: "Transaction", item_ids: Sequence[int], names: Sequence[str]) -> set[int]:

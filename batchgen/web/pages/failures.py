@@ -11,7 +11,7 @@ from batchgen.endpoints import LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason
 from batchgen.jobs.browse import BUDGET_S
-from batchgen.jobs.failures import FailedLike, Failures, fails_again, failures_of
+from batchgen.jobs.failures import FailedLike, Failures, fails_again, last_failures_of
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.retry import Outlook, RetryRequest, RetryResult, outlook
@@ -23,6 +23,7 @@ from batchgen.web.shown import path
 from batchgen.web.view import View
 
 MOST_GROUPED = 10_000  # of each step, unless all are asked for
+ALL_S = 2.0  # so long all of them are looked at
 _MOST_CHARS = 1000
 _MOST_TOKENS = 10**9
 
@@ -56,14 +57,14 @@ class _Read(Struct, frozen=True):
 
 
 async def failures(view: View, request: web.Request) -> web.StreamResponse:
-    """All kinds of them, of the last rows that failed; `?all=yes`: of all."""
+    """All kinds of them, of the last rows that failed; `?all=yes`: of all, as far as time goes."""
     name, is_all = request.match_info["name"], request.query.get("all") == "yes"
 
     async def read(store: ReadStore) -> _Read:
         chosen = await chosen_experiments(store, name)
         counts = await store.counts_by_experiment()
-        last = None if is_all else MOST_GROUPED
-        return _Read(chosen, counts, await failures_of(store, chosen, last=last))
+        budget_s, most = (ALL_S, None) if is_all else (BUDGET_S, MOST_GROUPED)
+        return _Read(chosen, counts, await last_failures_of(store, chosen, budget_s, most))
 
     read_ = await view.scans.read(read)
     parts = [
@@ -75,7 +76,7 @@ async def failures(view: View, request: web.Request) -> web.StreamResponse:
         request, "failures.html", title=name, experiment=name, section="failures",
         command=("failures", "--experiment", name), parts_of_it=parts,
         is_clean=all(one.found.is_clean for one in parts),
-        all_url=path("e", name, "failures", all="yes"),
+        all_url=None if is_all else path("e", name, "failures", all="yes"),
         retry_all=path("e", name, "retry") if any(one.found.failed for one in parts) else None,
         stale=stale, retry_stale=path("e", name, "retry", stale="yes"),
     )  # fmt: skip
