@@ -13,6 +13,7 @@ from batchgen.text.json_text import text_json
 from batchgen.where import Where
 
 _known_json = lru_cache(maxsize=100)(text_json)  # models, and how their answers end, are few
+_known_time = lru_cache(maxsize=100)(timestamp)  # what ended in one exchange did at the same time
 
 
 def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
@@ -62,31 +63,24 @@ def answer_text(row: ResultRow) -> str:
 
 def call_text(row: ResultRow) -> str:
     """What is known of its calls, in a JSON object."""
-    return f'{use_text(row)}, "timestamp": "{timestamp(row.finished_at)}"'
+    return f'{use_text(row)}, "timestamp": "{_known_time(row.finished_at)}"'
 
 
 def use_text(row: ResultRow) -> str:
-    """The same without the time."""
+    """The same without the time. Tokens as the server counted them; details only where the server
+    gave them."""
+    prompt_tokens, completion_tokens = row.prompt_tokens, row.completion_tokens
+    cached_tokens, reasoning_tokens = row.cached_tokens, row.reasoning_tokens
+    cached = "" if cached_tokens is None else f', "cached_tokens": {cached_tokens}'
+    reasoning = "" if reasoning_tokens is None else f', "reasoning_tokens": {reasoning_tokens}'
     cost_usd = row.cost_usd
     return (
         f'"model": {_known_json(row.model)}, "finish_reason": {_known_json(row.finish_reason)}, '
-        f'"usage": {_usage(row)}, "cost_usd": {"null" if cost_usd is None else repr(cost_usd)}, '
+        f'"usage": {{"prompt_tokens": {"null" if prompt_tokens is None else prompt_tokens}, '
+        f'"completion_tokens": {"null" if completion_tokens is None else completion_tokens}'
+        f'{cached}{reasoning}}}, "cost_usd": {"null" if cost_usd is None else repr(cost_usd)}, '
         f'"attempts": {row.tries}'
     )
-
-
-def _usage(row: ResultRow) -> str:
-    """Tokens as the server counted them; details only where the server gave them."""
-    prompt_tokens, completion_tokens = row.prompt_tokens, row.completion_tokens
-    usage = (
-        f'{{"prompt_tokens": {"null" if prompt_tokens is None else prompt_tokens}, '
-        f'"completion_tokens": {"null" if completion_tokens is None else completion_tokens}'
-    )
-    if row.cached_tokens is not None:
-        usage += f', "cached_tokens": {row.cached_tokens}'
-    if row.reasoning_tokens is not None:
-        usage += f', "reasoning_tokens": {row.reasoning_tokens}'
-    return usage + "}"
 
 
 def _json(value: str | float | None) -> str:

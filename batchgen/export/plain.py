@@ -13,7 +13,9 @@ from batchgen.store import Experiment, MadePage, ResultRow, Store
 
 PAGE_ROWS = 500
 
-_Rows = Sequence[ResultRow] | bytes
+_AT_A_TIME = 32  # lines: of a whole page's, the memory is got anew for each
+
+_Rows = tuple[ResultRow, ...] | list[bytes]
 """Of a page, or their lines."""
 
 
@@ -25,9 +27,9 @@ async def write_plain(
     digest, rows = hashlib.sha256(), 0
 
     def write(page: _Rows) -> None:
-        lines = page if isinstance(page, bytes) else _lines(page)
-        file.write(lines)
-        digest.update(lines)
+        for lines in page if isinstance(page, list) else _lines(page):
+            file.write(lines)
+            digest.update(lines)
 
     async def read(after: int) -> MadePage[_Rows]:
         # While a server looks for the next rows, lines are made of these. But who reads a file has
@@ -49,5 +51,8 @@ async def write_plain(
     return rows, digest.hexdigest()
 
 
-def _lines(page: Sequence[ResultRow]) -> bytes:
-    return "".join([export_line(row) for row in page]).encode()
+def _lines(page: Sequence[ResultRow]) -> list[bytes]:
+    return [
+        "".join([export_line(row) for row in page[begin : begin + _AT_A_TIME]]).encode()
+        for begin in range(0, len(page), _AT_A_TIME)
+    ]
