@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -77,7 +78,8 @@ def compared(old: Side, new: Side) -> Compared:
     until_s = time.monotonic() + _DEADLINE_S
     values = None
     if old.value is not None and new.value is not None:
-        values = value_difference(old.value, new.value)
+        with suppress(RecursionError):  # then the texts are compared
+            values = value_difference(old.value, new.value)
     return Compared(old, new, text_difference(old.text, new.text, until_s), values)
 
 
@@ -89,8 +91,11 @@ def _shown(parsed: str | None, response: str | None) -> str | None:
     """A value that is a text as that text, another one as JSON on several lines."""
     if parsed is None:
         return response
-    value = json.loads(parsed)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        value = json.loads(parsed)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    except RecursionError:  # it is nested too deep
+        return parsed
 
 
 def _value(text: str | None) -> Any:

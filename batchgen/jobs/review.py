@@ -157,6 +157,8 @@ def edit_json(text: str) -> str:
     """A value that a user gives as JSON, on one line. Raises UsageError for what is none."""
     try:
         return dump_json(strict_decoder.decode(storable(text)))
+    except RecursionError:
+        raise UsageError("edit: is nested too deep.") from None
     except ValueError as exc:
         raise UsageError(f'edit: is not JSON ({exc}); a text stands in quotes: "like this".') from (
             None

@@ -114,11 +114,18 @@ class Guard:
             is_own = site == "same-origin"
         if not is_own:
             return Refusal(403, "other_site")
-        if request.body_exists and request.content_type not in _BODIES:
+        if request.body_exists and not _is_readable(request):
             return Refusal(415, "wrong_type")
         if (request.content_length or 0) > MOST_BYTES:
             return Refusal(413, "too_large")
         return None
+
+
+def _is_readable(request: web.Request) -> bool:
+    """As a browser sends what is typed: neither packed nor in letters of another kind."""
+    is_plain = "Content-Encoding" not in request.headers
+    is_text = (request.charset or "utf-8").lower() == "utf-8"
+    return request.content_type in _BODIES and is_plain and is_text
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:

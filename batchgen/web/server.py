@@ -61,6 +61,7 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/assets/{name}", files.asset),
 )
 
+_NAMED = (403, 404, 405, 413)  # statuses with words of their own
 _LIVES_S = 10  # a page that nothing has changed is drawn anew so often: rates go down by themselves
 
 
@@ -139,7 +140,8 @@ def _answering(view: View) -> Callable[..., Awaitable[web.StreamResponse]]:
             story = "".join(traceback.format_tb(exc.__traceback__))
             view.say(f"{story}error: {request.method} {request.path}: {exc!r}, please report it.")
             status, words = 500, None
-        known = f"status_{status}" if status in (403, 404, 405, 413) else "status_other"
+        has_name = status in _NAMED or (status == 400 and words is None)
+        known = f"status_{status}" if has_name else "status_other"
         return frame.page(
             request, "error.html", title=t(known, status=status), status=status, words=words
         )

@@ -26,6 +26,8 @@ from batchgen.jobs.review_queue import (
 )
 from batchgen.store import ReadStore, Review, ReviewChange, ReviewCounts, Verdict
 from batchgen.text.json_text import dump_json
+from batchgen.web.forms import form_of
+from batchgen.web.pages.item import pretty, pretty_value
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
@@ -90,11 +92,11 @@ async def _found(view: View, request: web.Request, queue: Queue) -> tuple[Queue,
 async def say(view: View, request: web.Request) -> web.StreamResponse:
     """Note what is said of a row, and lead to the next one; where nothing is decided, or the last
     verdict is taken back, to this one."""
-    store, form, queue = view.writing(), await request.post(), _queue(request)
+    store, form, queue = view.writing(), await form_of(request), _queue(request)
     if queue is None:
         raise UsageError("no queue is named.")
-    item, seq = _number(str(form.get("item"))), _number(str(form.get("result")))
-    said = str(form.get("say", ""))
+    item, seq = _number(form.get("item", "")), _number(form.get("result", ""))
+    said = form.get("say", "")
     if said == "undo":
         await store.reviews.undo(item, seq)
         return _to(_url(queue, item=item))
@@ -102,7 +104,7 @@ async def say(view: View, request: web.Request) -> web.StreamResponse:
         change = await _change(view, item, said, form)
         await store.reviews.put(item, seq, change)
     except UsageError as exc:
-        typed = _Typed(str(form.get("note", "")), str(form.get("edited", "")), str(exc))
+        typed = _Typed(form.get("note", ""), form.get("edited", ""), str(exc))
         return await _shown(view, request, queue, Found(item), typed)
     if isinstance(change.verdict, UnsetType):
         return _to(_url(queue, item=item))
@@ -154,13 +156,13 @@ async def _shown(
         on_url=_url(queue, after=found.place) if found.place else None,
         start_url=path("e", name, "review"),
         prompt=[] if row is None else [
-            (title, _cut(_pretty(value))) for title, value in prompt_parts(row.prompt)
+            (title, _cut(pretty_value(value))) for title, value in prompt_parts(row.prompt)
         ],
         given=[] if row is None else _fields(row.item.input),
         answer=None if row is None else _cut(row.item.response or ""),
-        value=None if row is None or row.item.parsed is None else _cut(_pretty_json(row.value)),
+        value=None if row is None or row.item.parsed is None else _cut(pretty(row.value or "null")),
         edit=None if look.review is None or look.review.edited is None or not
-        look.review.is_current else _cut(_pretty_json(look.review.edited)),
+        look.review.is_current else _cut(pretty(look.review.edited)),
         field=typed.edited if typed else shown,
         note=typed.note if typed else (look.review.note if look.review and
                                        look.review.is_current else "") or "",
@@ -184,11 +186,11 @@ async def _look(store: ReadStore, queue: Queue, found: Found, last: int | None) 
 
 
 async def _change(
-    view: View, item: int, said: str, form: Mapping[str, Any]
+    view: View, item: int, said: str, form: Mapping[str, str]
 ) -> ReviewChange:  # fmt: skip
     """Raises UsageError for an edit that is no value."""
     verdict = Verdict(said) if said in tuple(Verdict) else UNSET
-    note, edited = _typed(str(form.get("note", ""))), _UNTOUCHED
+    note, edited = _typed(form.get("note", "")), _UNTOUCHED
     if len(note) > _MOST_NOTE:
         raise UsageError(f"note: longer than {_MOST_NOTE:,} characters.")
     if "edited" in form:
@@ -197,7 +199,7 @@ async def _change(
             return await item_page(store, item), (await store.reviews.of_items([item])).get(item)
 
         row, review = await view.pages.read(read)
-        edited = _edit(row, review, _typed(str(form["edited"])))
+        edited = _edit(row, review, _typed(form["edited"]))
     return ReviewChange(verdict, note, edited)
 
 
@@ -206,8 +208,14 @@ def _edit(row: ItemPage, review: Review | None, typed: str) -> str | UnsetType |
     if typed == _typed(_text_of(row, review) or ""):
         return _UNTOUCHED
     new = dump_json(typed) if row.item.parsed is None else edit_json(typed)
-    is_own = json.loads(new) == json.loads(row.value or "null")
-    return None if is_own else new
+    return None if _is_same(new, row.value or "null") else new
+
+
+def _is_same(new: str, old: str) -> bool:
+    try:
+        return bool(json.loads(new) == json.loads(old))
+    except RecursionError:
+        return new == old
 
 
 def _text_of(row: ItemPage, review: Review | None) -> str | None:
@@ -216,11 +224,9 @@ def _text_of(row: ItemPage, review: Review | None) -> str | None:
     if row.value is None:
         return None
     is_edited = review is not None and review.edited is not None and review.is_current
-    value = json.loads(review.edited if is_edited and review and review.edited else row.value)
-    if row.item.parsed is None and isinstance(value, str):
-        text = value
-    else:
-        text = json.dumps(value, ensure_ascii=False, indent=2)
+    stored = review.edited if is_edited and review and review.edited else row.value
+    is_text = row.item.parsed is not None and stored.startswith('"')
+    text = stored if is_text else pretty(stored)
     return text if len(text) <= _MOST_CHARS else None
 
 
@@ -293,20 +299,12 @@ def _share(sample: Sample | None) -> tuple[str, str] | None:
 def _fields(given: str) -> list[tuple[str, str]]:
     """The input by its fields, as text; one that is no plain object as a whole. A row of a later
     step has none of its own."""
-    value = json.loads(given)
-    if value == {}:
-        return []
-    if not isinstance(value, dict):
-        return [("", _cut(_pretty(value)))]
-    return [(name, _cut(_pretty(one))) for name, one in value.items()]
-
-
-def _pretty_json(text: str | None) -> str:
-    return _pretty(json.loads(text or "null"))
-
-
-def _pretty(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        value = json.loads(given)
+        fields = value.items() if isinstance(value, dict) else [("", value)]
+        return [(name, _cut(pretty_value(one))) for name, one in fields]
+    except RecursionError:
+        return [("", _cut(given))]
 
 
 def _cut(text: str) -> str:

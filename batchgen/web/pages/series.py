@@ -10,6 +10,7 @@ from batchgen.clock import now_ms
 from batchgen.jobs.series import History, history_of
 from batchgen.store import Point, percentiles, start_of_bucket
 from batchgen.web.language import Text
+from batchgen.web.pages.item import number_in
 from batchgen.web.shown import cost, number, path, seconds
 from batchgen.web.view import View
 
@@ -69,7 +70,7 @@ async def series(view: View, request: web.Request) -> web.StreamResponse:
 
 async def call(view: View, request: web.Request) -> web.StreamResponse:
     """To the item that a call was made for."""
-    seq = int(request.match_info["seq"])
+    seq = number_in(request, "seq")
     found = await view.pages.read(lambda store: store.pages.attempt(seq))
     if found is None:
         raise web.HTTPNotFound

@@ -1,7 +1,6 @@
 """Who is at work, and orders for them: the ones that pause, resume, set and stop give."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from aiohttp import web
 from msgspec import Struct
@@ -12,6 +11,7 @@ from batchgen.errors import UsageError
 from batchgen.jobs import steer
 from batchgen.jobs.status import WorkerStatus
 from batchgen.store import Store
+from batchgen.web.forms import form_of
 from batchgen.web.language import Text
 from batchgen.web.shown import path
 from batchgen.web.view import View
@@ -56,7 +56,7 @@ async def order(view: View, request: web.Request) -> web.StreamResponse:
     """Give the order, and say on the page what came of it."""
     store = view.writing()
     name = request.match_info["order"]
-    asked = _asked(await request.post())
+    asked = _asked(await form_of(request))
     if name == "set" and not asked.limits:
         raise UsageError(view.frame.text(request)("nothing_to_set"))
     result = await _ORDERS[name](store, asked)
@@ -65,7 +65,7 @@ async def order(view: View, request: web.Request) -> web.StreamResponse:
     return view.frame.lead(path("workers"), told, command=(name, *_options(asked)))
 
 
-def _asked(form: Mapping[str, Any]) -> _Asked:
+def _asked(form: Mapping[str, str]) -> _Asked:
     """Raises UsageError for what is no number, or none that there can be."""
     limits = {
         name: number
@@ -75,8 +75,8 @@ def _asked(form: Mapping[str, Any]) -> _Asked:
     return _Asked(_number(form, "worker", 0, _MOST), limits, now=form.get("now") == "yes")
 
 
-def _number(form: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
-    text = str(form.get(name, "")).strip()
+def _number(form: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    text = form.get(name, "").strip()
     if not text:
         return None
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
