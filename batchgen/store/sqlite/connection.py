@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
-from batchgen.errors import StoreBusyError
 from batchgen.shutdown import uninterrupted
 from batchgen.store.sqlite.gate import Gate, Members, lock_beside
 from batchgen.store.sqlite.opening import (
     CONNECTION,
+    check_same_file,
     in_snapshot,
     opened,
     prepare_reader,
@@ -140,7 +140,7 @@ class Database:
         """
 
         def run(connection: sqlite3.Connection) -> T:
-            self._check_file()
+            check_same_file(self.path, self._inode)
             with self.gate.hold():
                 connection.execute("begin immediate")
                 try:
@@ -197,19 +197,6 @@ class Database:
         if changed and not self.gate.others_had_it:
             self.foreign_writer_seen = True
         self._data_version = version
-
-    def _check_file(self) -> None:
-        """Refuse to write into a file that is no longer the one at our path. Somebody may put it
-        back."""
-        try:
-            same = self.path.stat().st_ino == self._inode
-        except FileNotFoundError:
-            same = False
-        if not same:
-            raise StoreBusyError(
-                f"{self.path}: the database was deleted or replaced while in use. "
-                "What was committed is in the old file; put it back, or start again."
-            )
 
 
 @asynccontextmanager

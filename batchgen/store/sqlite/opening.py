@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from batchgen.errors import SchemaError, StoreError
+from batchgen.errors import SchemaError, StoreBusyError, StoreError
 from batchgen.store.sqlite.gate import Gate
 from batchgen.store.sqlite.leftover import check_leftover_log
 from batchgen.store.sqlite.migrate import APPLICATION_ID, PAGE_SIZE, migrate
@@ -72,6 +72,20 @@ def in_snapshot(
         return query(SqliteTransaction(connection), *args, **kwargs)
     finally:
         connection.rollback()
+
+
+def check_same_file(path: Path, inode: int) -> None:
+    """Raises StoreBusyError where the file at `path` is no longer the one that was opened. Somebody
+    may put it back."""
+    try:
+        same = path.stat().st_ino == inode
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise StoreBusyError(
+            f"{path}: the database was deleted or replaced while in use. "
+            "What was committed is in the old file; put it back, or start again."
+        )
 
 
 def vulnerable_sqlite() -> str | None:

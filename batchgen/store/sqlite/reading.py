@@ -13,6 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from batchgen.store.sqlite.gate import Gate, Members
 from batchgen.store.sqlite.opening import (
     CONNECTION,
+    check_same_file,
     in_snapshot,
     opened,
     prepare_reader,
@@ -35,6 +36,7 @@ class ReadDatabase:
         self.name = str(path)
         self.members = Members(path)
         self._connection = connection
+        self._inode = path.stat().st_ino
 
     async def read(
         self,
@@ -43,6 +45,7 @@ class ReadDatabase:
         **kwargs: P.kwargs,
     ) -> T:
         with store_errors(self.path):
+            check_same_file(self.path, self._inode)
             return in_snapshot(self._connection, query, *args, **kwargs)
 
     def warnings(self) -> list[str]:

@@ -174,6 +174,17 @@ async def test_a_server_that_is_away_is_told_and_waited_for(
     await way.cut()
 
 
+async def test_an_open_page_tells_that_its_database_is_gone_and_back(
+    browser: Browser, viewer: Viewer, answered: Project
+) -> None:
+    await browser.open(viewer.link)
+    away = answered.file.with_name("away.db")
+    answered.file.rename(away)
+    assert await browser.until(f"{STATE}.includes('deleted or replaced while in use')")
+    away.rename(answered.file)
+    assert await browser.until(f"{STATE} === ''")
+
+
 @pytest.mark.parametrize(("language", "words"), [
     ("en", "Open the link that the present one has printed"), ("zh", "请打开当前 batchgen view"),
 ])  # fmt: skip
