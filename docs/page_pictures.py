@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from batchgen.cli.hints import commands, failure_hint
+from batchgen.cli.hints import commands, marked_hint
 from batchgen.config import load
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.web import serve
@@ -100,7 +100,7 @@ async def main(directory: Path, minutes: float) -> int:
 async def take(browser: str, project: Path, directory: Path) -> None:
     config = load(project / "config.yaml", env={}, cwd=project)
     async with serve(
-        config, called="batchgen", commands=commands(), hint_of=failure_hint, say=print,
+        config, called="batchgen", commands=commands(), hint_of=marked_hint, say=print,
     ) as link:  # fmt: skip
         start, _, token = link.partition("/?")
         for name, place, height, is_dark in PICTURES:

@@ -1,5 +1,5 @@
 """What the user can type: the command line's words for the remedy of an error or a halt, and for
-what a display suggests."""
+what a display suggests. Commands stand in backticks where a page shows them as such."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -59,34 +59,35 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.CLAIM_SO_MANY: "To claim so many rows, take --max-items.",
     Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise --max-tokens-total to go on.",
-    Remedy.ASK_AGAIN: "Ask again: {batchgen} retry{which}",
+    Remedy.ASK_AGAIN: "Ask again: `{batchgen} retry{which}`",
     Remedy.LOOK_AND_ASK_AGAIN:
-        "See what came ({batchgen} show {item}) before you ask again: {batchgen} retry{which}",
-    Remedy.RAISE_MAX_TOKENS: "Give it more room: {batchgen} retry{which} --set {setting}",
+        "See what came (`{batchgen} show {item}`) before you ask again: `{batchgen} retry{which}`",
+    Remedy.RAISE_MAX_TOKENS: "Give it more room: `{batchgen} retry{which} --set {setting}`",
     Remedy.MEND_PARSER:
-        "Mend the parser, then, without a call: {batchgen} reparse{scope}. For other answers: "
-        "{batchgen} retry{which}",
+        "Mend the parser, then, without a call: `{batchgen} reparse{scope}`. For other answers: "
+        "`{batchgen} retry{which}`",
     Remedy.MEND_FUNCTION:
-        "Mend the function; {batchgen} work runs these rows again then, without a call. To run it "
-        "as it is: {batchgen} retry{which}",
+        "Mend the function; `{batchgen} work` runs these rows again then, without a call. To run "
+        "it as it is: `{batchgen} retry{which}`",
     Remedy.MEND_LIST:
         "Mend the path of that step's each, and run with --recipe replace; or mend the parser. "
-        "What was answered is read again then, without a call. For other answers: {batchgen} "
-        "retry{which}",
+        "What was answered is read again then, without a call. For other answers: `{batchgen} "
+        "retry{which}`",
     Remedy.CHANGE_STEP:
         "The same request fails again, or none can be made of what the steps before it said. See "
-        "it: {batchgen} show {item}. Ask with another parameter: {batchgen} retry{which} --set "
-        "KEY=VALUE. Or change the step, and run with --recipe replace",
+        "it: `{batchgen} show {item}`. Ask with another parameter: `{batchgen} retry{which} --set "
+        "KEY=VALUE`. Or change the step, and run with --recipe replace",
     Remedy.MEND_GATHERED:
         "Mend what failed before it, or the list or the condition that ended it: as soon as one of "
-        "the rows that it gathers is done, it is asked by itself. See them: {batchgen} show {item}",
+        "the rows that it gathers is done, it is asked by itself. See them: "
+        "`{batchgen} show {item}`",
     Remedy.ASK_ANOTHER_MODEL:
-        "The same request mostly fails again. Ask another model: {batchgen} retry{which} --set "
-        "model=NAME. Or change the templates, and run with --recipe replace",
+        "The same request mostly fails again. Ask another model: `{batchgen} retry{which} --set "
+        "model=NAME`. Or change the templates, and run with --recipe replace",
     Remedy.CHANGE_REQUEST:
-        "The same request fails again. See it: {batchgen} show {item}. Ask with another parameter "
-        "(null: without it): {batchgen} retry{which} --set KEY=VALUE. Or change the templates, and "
-        "run with --recipe replace",
+        "The same request fails again. See it: `{batchgen} show {item}`. Ask with another "
+        "parameter (null: without it): `{batchgen} retry{which} --set KEY=VALUE`. Or change the "
+        "templates, and run with --recipe replace",
     Remedy.ALLOW_MORE_FAILURES:
         "See them all: {batchgen} failures. Mend the cause, or raise --max-failures.",
     Remedy.LET_ITEMS_FAIL:
@@ -152,6 +153,15 @@ def commands() -> Commands:
 
 def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
     """What to type about a group of failed items; `experiment`: there are others."""
+    return _filled(HINTS[failed.remedy].replace("`", ""), failed, experiment)
+
+
+def marked_hint(failed: "FailedLike", experiment: str | None = None) -> str:
+    """The same, with each command in backticks."""
+    return _filled(HINTS[failed.remedy], failed, experiment)
+
+
+def _filled(words: str, failed: "FailedLike", experiment: str | None) -> str:
     scope = "" if experiment is None else f" --experiment {quoted(experiment)}"
     which = f" --reason {failed.group.reason}"
     if failed.message is not None:
@@ -160,7 +170,7 @@ def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
         "which": which + scope, "scope": scope, "item": quoted(failed.example),
         "setting": failed.setting,
     }  # fmt: skip
-    return HINTS[failed.remedy].format(batchgen=batchgen(), **facts)
+    return words.format(batchgen=batchgen(), **facts)
 
 
 def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:
@@ -169,7 +179,8 @@ def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] =
         return message
     typed = {name: quoted(str(fact)) if name == "item" else fact
              for name, fact in facts.items()}  # fmt: skip
-    return f"{message} {HINTS[remedy].format(batchgen=batchgen(), **typed)}"
+    words = HINTS[remedy].replace("`", "")
+    return f"{message} {words.format(batchgen=batchgen(), **typed)}"
 
 
 def error_line(exc: BatchgenError) -> str:

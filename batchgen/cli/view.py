@@ -3,7 +3,7 @@
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import batchgen, commands, failure_hint
+from batchgen.cli.hints import batchgen, commands, marked_hint
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.terminal import print_text, say
 from batchgen.shutdown import Stop, stop_on_signal
@@ -38,7 +38,7 @@ def view(session: Session, port: int | None, read_only: bool, names: tuple[str, 
                 config,
                 called=batchgen(),
                 commands=commands(),
-                hint_of=failure_hint,
+                hint_of=marked_hint,
                 port=port,
                 read_only=read_only,
                 names=names,

@@ -169,6 +169,12 @@ _REMEDIES = {
 }
 
 
+def remedies() -> set[Remedy]:
+    """All that a group can have."""
+    of_steps = {Remedy.MEND_GATHERED, Remedy.CHANGE_STEP, Remedy.MEND_LIST, Remedy.MEND_FUNCTION}
+    return {*_REMEDIES.values(), *of_steps}
+
+
 def fails_again(reason: Reason) -> bool:
     """Whether the same request mostly fails for it again."""
     return _REMEDIES[reason] in _WITH_A_CHANGE

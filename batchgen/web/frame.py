@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batchgen.web import shown
 from batchgen.web.assets import Asset, read_assets
-from batchgen.web.language import LANGUAGES, Text, preferred, read_texts, texts_in
+from batchgen.web.language import LANGUAGES, Text, preferred, read_texts
 
 # Key of its name, and its URL.
 PAGES = (("experiments", "/"), ("workers", "/workers"), ("recipes", "/recipes"))
@@ -28,7 +28,8 @@ EXPERIMENT_PAGES = (
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
 _LANGUAGE_COOKIE = "batchgen-language"
 _FILTERS = (
-    "cost", "duration", "in_bytes", "line", "marked", "moment", "number", "seconds", "size", "utc",
+    "cost", "duration", "in_bytes", "line", "marked", "moment", "number", "seconds",
+    "size", "utc", "with_code",
 )  # fmt: skip
 _NOTICES_KEPT = 100
 
@@ -73,10 +74,11 @@ class Frame:
         self._called = called
         self._notices: OrderedDict[str, Notice] = OrderedDict()
         texts = read_texts()
-        self._texts = {language: texts_in(language, texts) for language in LANGUAGES}
+        self._texts = {language: Text(language, texts) for language in LANGUAGES}
         self._environment = environment(
             asset=lambda name: self.assets[name].url, database=database, languages=LANGUAGES,
             read_only=read_only, tab=tab,
+            enqueue=self.command("enqueue", "POOL"), work=self.command("work"),
         )  # fmt: skip
 
     def text(self, request: web.Request) -> Text:

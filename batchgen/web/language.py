@@ -1,16 +1,17 @@
 """The texts of the pages, in English and Chinese.
 
 Each file of texts/ is a table: a text has a key, which is the same for all pages, and its words in
-each language. `{n}` in them is filled in; `one` are the English words where n is 1. What the jobs
-say themselves, as an error, is English everywhere.
+each language. `{n}` in them is filled in; `one` are the English words where n is 1. What others
+say, as an error of a job, is put into the reader's language by `said`.
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from batchgen.web.said import Sayings, read_table
+
 LANGUAGES = {"en": "English", "zh": "中文"}
-Text = Callable[..., str]
 _Words = Mapping[str, str]
 
 
@@ -25,20 +26,24 @@ def read_texts() -> Mapping[str, _Words]:
     return found
 
 
-def texts_in(language: str, texts: Mapping[str, _Words]) -> Text:
-    """`t("key", n=3)` in this language. Raises KeyError for a key that is in no table, or a value
-    that the words need and do not get."""
+class Text:
+    """The texts in one language."""
 
-    def t(key: str, /, **values: object) -> str:
-        words = texts[key]
+    def __init__(self, language: str, texts: Mapping[str, _Words]) -> None:
+        self._language, self._texts = language, texts
+        sayings = Sayings(read_table(language))
+        self.said, self.reason = sayings.said, sayings.reason
+
+    def __call__(self, key: str, /, **values: object) -> str:
+        """`t("key", n=3)`. Raises KeyError for a key that is in no table, or a value that the words
+        need and do not get."""
+        words, language = self._texts[key], self._language
         which = "one" if language == "en" and values.get("n") == 1 and "one" in words else language
         shown = {
             name: f"{value:,}" if isinstance(value, int) else value
             for name, value in values.items()
         }
         return words[which].format(**shown) if shown else words[which]
-
-    return t
 
 
 def preferred(accept_language: str) -> str:

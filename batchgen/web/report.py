@@ -33,7 +33,8 @@ from batchgen.store import RandomRows, ReadStore
 from batchgen.web.assets import read_assets
 from batchgen.web.frame import environment
 from batchgen.web.hiding import hiding
-from batchgen.web.language import read_texts, texts_in
+from batchgen.web.language import Text as Words
+from batchgen.web.language import read_texts
 from batchgen.web.pages.item import Part, Text, cut, pretty, pretty_value
 from batchgen.web.pages.overview import expected, expected_usd, notes
 from batchgen.web.pages.recipes import parts_of
@@ -100,7 +101,7 @@ async def facts_of(
 
 def report_html(facts: Facts, config: Config, commands: Commands, language: str = "en") -> str:
     """The file's text, without a secret."""
-    t, now = texts_in(language, read_texts()), now_ms()
+    t, now = Words(language, read_texts()), now_ms()
     [summary] = facts.status.experiments
     told = _alone(told_of(facts.history, t, now))
     styles, scripts = _inlined()

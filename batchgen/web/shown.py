@@ -10,8 +10,8 @@ from batchgen.display.status import duration
 from batchgen.display.visible import pieces, visible, visible_line
 
 __all__ = [
-    "cost", "duration", "finalize", "in_bytes", "line", "marked", "moment", "number", "path",
-    "percent", "seconds", "size", "utc",
+    "cost", "duration", "finalize", "in_bytes", "line", "marked", "moment", "number",
+    "path", "percent", "seconds", "size", "utc", "with_code",
 ]  # fmt: skip
 
 
@@ -31,6 +31,8 @@ def number(n: float) -> str:
 
 
 def cost(usd: float) -> str:
+    if 0 < usd < 0.0001:
+        return "< $0.0001"
     return f"${usd:,.2f}" if usd >= 100 else f"${usd:,.4f}"
 
 
@@ -93,6 +95,20 @@ def marked(text: str) -> Markup:
     return Markup().join(
         Markup('<span class="mark">{}</span>').format(piece) if is_mark else escape(piece)
         for piece, is_mark in pieces(text)
+    )
+
+
+def with_code(text: str) -> Markup:
+    """A sentence with commands, each in backticks; a command breaks between its words only."""
+    return Markup().join(
+        Markup("<code>{}</code>").format(_words(piece)) if at % 2 else visible(piece)
+        for at, piece in enumerate(text.split("`"))
+    )
+
+
+def _words(command: str) -> Markup:
+    return Markup(" ").join(
+        Markup("<span>{}</span>").format(visible(w)) for w in command.split(" ")
     )
 
 

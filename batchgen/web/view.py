@@ -19,7 +19,8 @@ class View(Struct, frozen=True):
     """`pages` reads what is there at once; `scans` what may take a while, and holds up no page. The
     `store` writes; None: nothing may be written. `config` has secrets: none of `config.model` is
     shown. `commands` are what its notes suggest, and `hint_of` what helps a group of failures, by
-    the name of their experiment; `say` is the terminal that it was started in."""
+    the name of their experiment, with commands in backticks; `say` is the terminal that it was
+    started in."""
 
     config: Config
     pages: Reader

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from batchgen.cli.hints import commands, failure_hint
+from batchgen.cli.hints import commands, marked_hint
 from batchgen.config import load
 from batchgen.web import serve
 from tests.kits.project import Project
@@ -88,7 +88,7 @@ async def viewing(project: Project, **options: Any) -> AsyncIterator[Viewer]:
             config,
             called="batchgen",
             commands=commands(),
-            hint_of=failure_hint,
+            hint_of=marked_hint,
             say=said.append,
             **options,
         ) as link,

@@ -51,7 +51,8 @@ def links(answer: Answer, words: str) -> list[str]:
 
 def facts(answer: Answer) -> str:
     """The page as text."""
-    text = html.unescape(re.sub(r"<[^>]*>", " ", answer.text.partition("<main")[2]))
+    main = re.sub(r"</?(?:code|span)>", "", answer.text.partition("<main")[2])
+    text = html.unescape(re.sub(r"<[^>]*>", " ", main))
     return re.sub(r"\s+", " ", text)
 
 

@@ -130,7 +130,7 @@ async def test_nothing_is_done(project: Project) -> None:
     project.pool([{"word": "w"}])
     await project.batchgen("enqueue", "pool.jsonl")
     async with viewing(project) as viewer:
-        assert "No row is done yet." in (await viewer.get("/e/default/fields")).text
+        assert "No row is done yet. To answer" in (await viewer.get("/e/default/fields")).text
 
 
 STEPS = """\

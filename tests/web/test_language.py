@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.web import language
-from batchgen.web.language import preferred, read_texts, texts_in
+from batchgen.web.language import Text, preferred, read_texts
 
 WEB = Path(language.__file__).parent
 TEXTS = read_texts()
@@ -40,7 +40,7 @@ def test_every_text_that_a_page_asks_for_is_there_and_every_one_there_is_asked_f
 
 def test_numbers_are_grouped_and_one_is_one() -> None:
     texts = {"n_calls": {"en": "{n} calls", "one": "1 call", "zh": "{n} 个调用"}}
-    english, chinese = (texts_in(one, texts) for one in ("en", "zh"))
+    english, chinese = (Text(one, texts) for one in ("en", "zh"))
     assert [english("n_calls", n=n) for n in (0, 1, 12345)] == ["0 calls", "1 call", "12,345 calls"]
     assert chinese("n_calls", n=1) == "1 个调用"
     with pytest.raises(KeyError):

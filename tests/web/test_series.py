@@ -14,7 +14,7 @@ from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.series import History
 from batchgen.store import Counts, Experiment, Point, Series, open_store
 from batchgen.web import assets
-from batchgen.web.language import read_texts, texts_in
+from batchgen.web.language import Text, read_texts
 from batchgen.web.pages.series import told_of
 from tests.kits.database import change
 from tests.kits.page import Viewer, viewing
@@ -23,7 +23,7 @@ from tests.kits.project import Project
 ASSETS = Path(assets.__file__).with_name("assets")
 EXPERIMENT = ExperimentSummary(Experiment(1, "e", 0), Counts())
 NOW = 60_000 * 1_000_030
-EN, ZH = (texts_in(language, read_texts()) for language in ("en", "zh"))
+EN, ZH = (Text(language, read_texts()) for language in ("en", "zh"))
 
 
 def told(history: History, t: Any = EN) -> dict[str, dict[str, Any]]:

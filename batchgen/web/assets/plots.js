@@ -61,7 +61,7 @@ function options(told, width) {
   return {
     width, height: HEIGHT, axes: axes(told),
     scales: {x: {time: !told.names, range: told.names ? aroundBars : aroundOne}, y: {range: (_, least, most) => [0, most > 0 ? most * 1.05 : 1]}},
-    cursor: {sync: told.names ? undefined : {key: "time"}, drag: {x: true, y: false}},
+    hooks: {setCursor: [(plot) => plot.root.classList.toggle("at", plot.cursor.idx != null)]}, cursor: {sync: told.names ? undefined : {key: "time"}, drag: {x: true, y: false}},
     series: [
       {label: told.x_name, value: (_, x) => (x == null ? "–" : place(told, x))},
       ...told.series.map((one) => ({

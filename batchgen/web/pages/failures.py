@@ -11,6 +11,7 @@ from batchgen.endpoints import LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason
 from batchgen.jobs.browse import BUDGET_S
+from batchgen.jobs.configured_servers import estimate_note
 from batchgen.jobs.failures import FailedLike, Failures, fails_again, last_failures_of
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import Outdated, outdated
@@ -75,6 +76,7 @@ async def failures(view: View, request: web.Request) -> web.StreamResponse:
     return view.frame.page(
         request, "failures.html", title=name, experiment=name, section="failures",
         command=("failures", "--experiment", name), parts_of_it=parts,
+        whys={reason: view.frame.text(request)(f"why_{reason}") for reason in Reason},
         is_clean=all(one.found.is_clean for one in parts),
         all_url=None if is_all else path("e", name, "failures", all="yes"),
         retry_all=path("e", name, "retry") if any(one.found.failed for one in parts) else None,
@@ -152,8 +154,16 @@ async def retry(view: View, request: web.Request) -> web.StreamResponse:
         limit_name=limit or LIMITS[0], outdated=_notes(view, read.outdated),
         may_do=view.store is not None and not _reads_first(read.outdated),
         command_first=bool(_reads_first(read.outdated)),
-        alive=read.alive, in_vain=not one.settings and any(map(fails_again, one.reasons)),
+        alive=read.alive, cost_note=_cost_note(view, read),
+        in_vain=not one.settings and any(map(fails_again, one.reasons)),
     )  # fmt: skip
+
+
+def _cost_note(view: View, read: "_Look") -> str | None:
+    """What is to be said of a cost that is an estimate by a public price."""
+    usd = read.look.cost.cost_usd if read.look else read.stale_usd
+    note = estimate_note(view.config) if usd else None
+    return note and f"{note}."
 
 
 async def ask_again(view: View, request: web.Request) -> web.StreamResponse:
@@ -163,7 +173,7 @@ async def ask_again(view: View, request: web.Request) -> web.StreamResponse:
     t = view.frame.text(request)
     if asked.stale:
         done = await retry_stale(store, name, asked.request.step)
-        told = stale_result_text(done, view.commands)
+        told = "\n".join(map(t.said, stale_result_text(done, view.commands).splitlines()))
     else:
         old = await view.scans.read(lambda reading: _outdated(view, reading, asked.request))
         if _reads_first(old):

@@ -155,10 +155,14 @@ def _failures(history: History, t: Text) -> Plot:
         return Plot("failures", "", t("time"), [], [])
     reasons = sorted(total, key=lambda reason: -total[reason])[:_MOST_REASONS]
     lines = [
-        Line(reason, f"plot-{place}", [_rounded(point.reasons.get(reason, 0)) for point in points])
+        Line(
+            t.reason(reason),
+            f"plot-{place}",
+            [_rounded(point.reasons.get(reason, 0)) for point in points],
+        )
         for place, reason in enumerate(reasons, start=1)
     ]
-    said = ", ".join(f"{reason} {number(round(total[reason]))}" for reason in reasons)
+    said = ", ".join(f"{t.reason(reason)} {number(round(total[reason]))}" for reason in reasons)
     return Plot("failures", t("failures_said", reasons=said), t("time"), _times(history), lines)
 
 

@@ -47,7 +47,7 @@ async def workers(view: View, request: web.Request) -> web.StreamResponse:
         command=("status",), at_ms=at_ms, found=found,
         held={one.id: waits_for(one, at_ms) if one.alive else GONE for one in found},
         alive=[one for one in found if one.alive],
-        commands={name: view.frame.command(name) for name in ("pause", "resume", "stop", "work")}
+        commands={name: view.frame.command(name) for name in ("pause", "resume", "stop")}
         | {"set": view.frame.command("set", "-c", "N", "--rpm", "N", "--tpm", "N")},
     )  # fmt: skip
 
