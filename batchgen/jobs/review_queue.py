@@ -13,6 +13,7 @@ from batchgen.jobs.review import Share, filter_of
 from batchgen.store import Order, RandomRows, ReadStore, ReviewCounts, Verdict
 
 MOST_ROWS = 2000
+MOST_COUNTED = 5000  # reviews: a reader waits for them
 _BEFORE_ALL, _MOST_DIGITS = "0", 17
 
 
@@ -136,8 +137,8 @@ async def sample_of(store: ReadStore, queue: Queue, item: int | None) -> Sample 
 
 
 async def counts_of(store: ReadStore, target: Target) -> ReviewCounts:
-    """Of all rows whose turn it may be."""
-    return await store.reviews.counts([target.experiment_id])
+    """Of all rows whose turn it may be, as far as reviews can be counted at once."""
+    return await store.reviews.counts([target.experiment_id], MOST_COUNTED)
 
 
 def _beside(item_ids: Sequence[int], item: int, *, back: bool) -> int | None:

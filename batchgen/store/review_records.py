@@ -47,13 +47,14 @@ class ReviewedItem(Review, frozen=True):
 class ReviewCounts(Struct, frozen=True):
     """Items by what was said of them. `undecided` have a note or an edit and no verdict; of the
     first four only those are counted whose review is of the result that they have; `earlier` are
-    the others."""
+    the others. Where it `is_part` there are further reviews that were not looked at."""
 
     accepted: int = 0
     rejected: int = 0
     undecided: int = 0
     edited: int = 0
     earlier: int = 0
+    is_part: bool = False
 
     @property
     def decided(self) -> int:

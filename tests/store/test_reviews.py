@@ -88,6 +88,16 @@ def test_a_verdict_is_there_for_the_result_that_was_seen(table: Table) -> None:
     assert (table.query("select * from results"), table.query("select * from attempts")) == before
 
 
+def test_no_more_reviews_are_counted_than_are_wanted(table: Table) -> None:
+    with_answers(table)
+    for item_id, change in ((1, ACCEPT), (2, ACCEPT), (3, REJECT)):
+        say(table, item_id, change)
+    whole = ReviewCounts(accepted=2, rejected=1)
+    assert counts(table) == reviews.count_reviews(table.transaction, [1], 3) == whole
+    part = reviews.count_reviews(table.transaction, [1], 2)
+    assert part == ReviewCounts(accepted=2, is_part=True)
+
+
 def test_what_is_not_said_stays_and_an_empty_note_is_none(table: Table) -> None:
     with_answers(table)
     say(table, 1, ReviewChange(note="so so"))

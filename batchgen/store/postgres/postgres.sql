@@ -1622,15 +1622,16 @@ select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
   join work w on w.item_id = v.item_id;
 
 -- name: count_reviews
--- Of some experiments. All reviews are looked at, which are as many as people have made.
+-- Of some experiments. The first :most reviews are looked at, of whatever experiment; are there others?
 select count(*) filter (where is_current and verdict = 'accepted') as accepted,
        count(*) filter (where is_current and verdict = 'rejected') as rejected,
        count(*) filter (where is_current and verdict is null) as undecided,
        count(*) filter (where is_current and is_edited) as edited,
-       count(*) filter (where not is_current) as earlier
+       count(*) filter (where not is_current) as earlier,
+       exists (select 1 from reviews limit 1 offset :most) as is_part
   from (select v.verdict, v.edited is not null as is_edited,
                w.state = 'done' and w.result_seq = v.result_seq as is_current
-          from reviews v
+          from (select * from reviews order by item_id limit :most) v
           join lateral (select experiment_id, state, result_seq from work
                          where item_id = v.item_id offset 0) w on true
          where w.experiment_id = any(numbers(:ids))) reviewed;

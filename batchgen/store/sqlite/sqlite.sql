@@ -1417,15 +1417,17 @@ select v.item_id, v.result_seq, v.verdict, v.note, v.edited, v.reviewed_at,
  cross join work w on w.item_id = v.item_id;
 
 -- name: count_reviews
--- Of some experiments. All reviews are looked at, which are as many as people have made.
+-- Of some experiments. The first :most reviews are looked at, of whatever experiment; are there others?
 select coalesce(sum(is_current and verdict = 'accepted'), 0) as accepted,
        coalesce(sum(is_current and verdict = 'rejected'), 0) as rejected,
        coalesce(sum(is_current and verdict is null), 0) as undecided,
        coalesce(sum(is_current and is_edited), 0) as edited,
-       coalesce(sum(not is_current), 0) as earlier
+       coalesce(sum(not is_current), 0) as earlier,
+       exists (select 1 from reviews limit 1 offset :most) as is_part
   from (select v.verdict, v.edited is not null as is_edited,
                w.state = 'done' and w.result_seq = v.result_seq as is_current
-          from reviews v cross join work w on w.item_id = v.item_id
+          from (select * from reviews order by item_id limit :most) v
+          cross join work w on w.item_id = v.item_id
          where w.experiment_id in (select value from json_each(:ids)));
 
 -- name: review_page

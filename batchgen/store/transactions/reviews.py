@@ -36,10 +36,12 @@ class KnownReviews:
         """What was said of these items, by their numbers; of most nothing."""
         return await self._db.read(reviews_of, item_ids)
 
-    async def counts(self, experiment_ids: Sequence[int]) -> ReviewCounts:
-        """Of all reviews in these experiments or steps. It takes time for each review that there
-        is, and none for all other items."""
-        return await self._db.read(count_reviews, experiment_ids)
+    async def counts(
+        self, experiment_ids: Sequence[int], most: int | None = None
+    ) -> ReviewCounts:  # fmt: skip
+        """Of the reviews in these experiments or steps. It takes time for each review that there
+        is, and none for all other items; no more than `most` reviews are looked at."""
+        return await self._db.read(count_reviews, experiment_ids, most)
 
     async def any(self, experiment_ids: Sequence[int]) -> bool:
         """Whether anything was said of any item of theirs."""
@@ -168,10 +170,12 @@ def reviews_of(db: "Transaction", item_ids: Sequence[int]) -> dict[int, Review]:
     return {review.item_id: review for review in found}
 
 
-def count_reviews(db: "Transaction", experiment_ids: Sequence[int]) -> ReviewCounts:
-    which = {"ids": listed(list(experiment_ids))}
+def count_reviews(
+    db: "Transaction", experiment_ids: Sequence[int], most: int | None = None
+) -> ReviewCounts:  # fmt: skip
+    which = {"ids": listed(list(experiment_ids)), "most": 2**62 if most is None else most}
     (found,) = dicts_of(db, "count_reviews", which)
-    return ReviewCounts(**found)
+    return ReviewCounts(**{**found, "is_part": bool(found["is_part"])})
 
 
 def review_page(

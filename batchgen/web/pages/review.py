@@ -41,8 +41,7 @@ _UNTOUCHED: str | UnsetType | None = UNSET
 class _Look(Struct, frozen=True):
     """What a page of the queue has: the `row` that is looked at (None: there is none any more, or
     it is to be looked for from `found.place` on), and what was said of it and of the `last` one. At
-    the end of the queue also the `counts` of all reviews, which take a while where there are very
-    many."""
+    the end of the queue also the `counts` of all reviews."""
 
     counts: ReviewCounts | None
     sample: Sample | None
