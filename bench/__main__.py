@@ -23,8 +23,8 @@ from bench.measure import RAW_FILE, Options, Table
 from bench.project import ROOT
 
 MODULES = (
-    "client", "throughput", "processes", "table", "view", "chains", "pool_io", "memory", "start",
-    "disk", "lag", "adaptive", "refusals", "controllers", "servers", "postgres", "minutes",
+    "client", "throughput", "processes", "table", "view", "tab", "chains", "pool_io", "memory",
+    "start", "disk", "lag", "adaptive", "refusals", "controllers", "servers", "postgres", "minutes",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

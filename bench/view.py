@@ -1,22 +1,21 @@
 """How long the pages of `batchgen view` take, however many rows there are."""
 
-import http.client
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from bench.measure import Figure, Options, Table, interleaved, keep_raw, median
-from bench.project import Project, make_project, serving
+from bench.measure import Figure, Options, Table, interleaved, keep_raw, median, status_mb
+from bench.project import make_project, serving
 from bench.table import close_well, connect, fill, finish
+from bench.viewer import Viewed, viewed
 
 NAME = "view"
 GOAL_S = 0.050
 SEARCH_S = 0.250  # so long a search may take, and says then how far it looked
 ROUNDS, WARM_UP = 20, 3
+REQUESTS, GOAL_GROWTH = 2000, 1.05
 EVERY = 1000  # so many done rows to one that failed
 WHERE = quote("parsed == 'never'")
 
@@ -52,12 +51,16 @@ PAGES: tuple[tuple[str, str, float], ...] = (
 def run(options: Options) -> Table:
     sizes = [10_000] if options.quick else [10_000, 1_000_000]
     sizes += [10_000_000] if options.large else []
-    rounds = 3 if options.quick else ROUNDS
-    found = {size: _measured(options.work_dir / f"rows-{size}", size, rounds) for size in sizes}
+    rounds, requests = (3, 100) if options.quick else (ROUNDS, REQUESTS)
+    found = {
+        size: _measured(options.work_dir / f"rows-{size}", size, rounds, requests) for size in sizes
+    }
     keep_raw(options, {"sizes": sizes, "pages": [page for page, _, _ in PAGES],
-                       "s": [found[size] for size in sizes]})  # fmt: skip
-    medians = {size: [median(one) for one in found[size]] for size in sizes}
+                       "s": [found[size][0] for size in sizes],
+                       "memory_mb": [found[size][1] for size in sizes]})  # fmt: skip
+    medians = {size: [median(one) for one in found[size][0]] for size in sizes}
     largest = sizes[-1]
+    half_mb, all_mb = found[largest][1]
     return Table(
         title=f"View: server time of its pages; half of the rows ended, one of {EVERY:,} failed",
         columns=("page", *(f"{size:,} rows, ms" for size in sizes)),
@@ -65,31 +68,40 @@ def run(options: Options) -> Table:
             (page, *(f"{1000 * medians[size][n]:.1f}" for size in sizes))
             for n, (page, _, _) in enumerate(PAGES)
         ),
-        figures=tuple(
-            Figure(f"{page} at {largest:,} rows", 1000 * took_s, "ms", f"<= {1000 * goal_s:g}",
-                   took_s <= goal_s)
-            for (page, _, goal_s), took_s in zip(PAGES, medians[largest], strict=True)
+        figures=(
+            *(Figure(f"{page} at {largest:,} rows", 1000 * took_s, "ms", f"<= {1000 * goal_s:g}",
+                     took_s <= goal_s)
+              for (page, _, goal_s), took_s in zip(PAGES, medians[largest], strict=True)),
+            Figure(f"memory after {requests:,} requests to half of them, at {largest:,} rows",
+                   all_mb / half_mb, "x", f"<= {GOAL_GROWTH:g}", all_mb <= GOAL_GROWTH * half_mb),
         ),
         notes=(
             f"The median of {rounds} requests over loopback, by turns, from the request to the "
             "last byte of the page, while nobody works.",
+            f"After them {requests:,} requests of the pages that are no search; the memory "
+            f"is {all_mb:.0f} MB then.",
             "A search looks for a quarter of a second, and says how far it came.",
         ),
     )  # fmt: skip
 
 
-def _measured(path: Path, rows: int, rounds: int) -> list[list[float]]:
-    """For each page what its requests took, in seconds."""
+def _measured(
+    path: Path, rows: int, rounds: int, requests: int
+) -> tuple[list[list[float]], tuple[float, float]]:
+    """For each page what its requests took, in seconds; and the memory, as `_memory` has it."""
     with serving() as server:
         project = make_project(path, server.base_url, items=1, parser="raw")
     fill(project.database, rows)
     finish(project.database, rows // 2)
     failed = _let_fail(project.database, rows // 2)
     places = {"middle": rows // 4, "failed": failed}
-    with _viewed(project) as get:
-        asking = [_timed(get, page.format(**places)) for _, page, _ in PAGES]
+    pages = [page.format(**places) for _, page, _ in PAGES]
+    quick = [page for page, (_, _, goal_s) in zip(pages, PAGES, strict=True) if goal_s == GOAL_S]
+    with viewed(project) as viewer:
+        asking = [_timed(viewer, page) for page in pages]
         interleaved(WARM_UP, *asking)
-        return interleaved(rounds, *asking)
+        took_s = interleaved(rounds, *asking)
+        return took_s, _memory(viewer, quick, requests)
 
 
 def _let_fail(database: Path, done: int) -> int:
@@ -110,42 +122,20 @@ def _let_fail(database: Path, done: int) -> int:
     return done // 2 // EVERY * EVERY
 
 
-@contextmanager
-def _viewed(project: Project) -> Iterator[Callable[[str], bytes]]:
-    """A function that gets a page of a `batchgen view` that runs meanwhile."""
-    command = [*project.command, "view", "--read-only"]
-    with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE) as running:
-        try:
-            assert running.stdout is not None
-            link = urlsplit(running.stdout.readline().decode().strip())
-            with closing(http.client.HTTPConnection(link.netloc)) as client:
-                yield _getting(client, link.query)
-        finally:
-            running.send_signal(signal.SIGINT)
-
-
-def _getting(client: http.client.HTTPConnection, token: str) -> Callable[[str], bytes]:
-    def get(page: str, **headers: str) -> http.client.HTTPResponse:
-        client.request("GET", page, headers=headers)
-        return client.getresponse()
-
-    entered = get(f"/?{token}")
-    entered.read()
-    cookie = entered.headers["Set-Cookie"].partition(";")[0]
-
-    def read(page: str) -> bytes:
-        answer = get(page, Cookie=cookie)
-        text = answer.read()
-        assert answer.status in (200, 302), f"{page}: {answer.status}"
-        return text
-
-    return read
-
-
-def _timed(get: Callable[[str], bytes], page: str) -> Callable[[], float]:
+def _timed(viewer: Viewed, page: str) -> Callable[[], float]:
     def timed() -> float:
         begun_s = time.perf_counter()
-        get(page)
+        viewer.ask(page)
         return time.perf_counter() - begun_s
 
     return timed
+
+
+def _memory(viewer: Viewed, pages: list[str], requests: int) -> tuple[float, float]:
+    """Of the viewer in MB, after half of so many requests and after all: each page has its turn."""
+    found = []
+    for n in range(1, requests + 1):
+        viewer.ask(pages[n % len(pages)])
+        if n in (requests // 2, requests):
+            found.append(status_mb(viewer.pid, "VmRSS"))
+    return found[0], found[1]
