@@ -1,10 +1,12 @@
 """What was done over time, of an experiment or one of its steps."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from batchgen.clock import now_ms
 from batchgen.jobs.experiments import ExperimentSummary, summary_of
-from batchgen.store import ReadStore, Series
+from batchgen.store import Call, PageRow, ReadStore, Series
 from batchgen.worker.report import WorkerReport
 
 
@@ -15,6 +17,33 @@ class History(Struct, frozen=True):
     summary: ExperimentSummary
     series: Series
     budget_usd: float | None
+
+
+class SlowCall(Struct, frozen=True):
+    """A call that took long, and the row that it was made for."""
+
+    call: Call
+    row: PageRow
+
+
+class SlowCalls(Struct, frozen=True):
+    """The calls that took longest, the slowest one first: of every so many minutes one at most."""
+
+    every: int
+    calls: tuple[SlowCall, ...]
+
+
+async def slowest_of(
+    store: ReadStore, experiment_ids: Sequence[int], first_minute: int | None, limit: int
+) -> SlowCalls:
+    """Of some experiments together, as `history_of`: out of the points of their series."""
+    series = await store.minutes.series(experiment_ids, first_minute, budget_s=0)  # without buckets
+    points = [one for one in series.points if one.slowest is not None]
+    points.sort(key=lambda one: one.slowest_ms or 0, reverse=True)
+    calls = await store.pages.calls([one.slowest or 0 for one in points[:limit]])
+    rows = {row.id: row for row in await store.pages.rows([one.item_id for one in calls])}
+    found = (SlowCall(one, rows[one.item_id]) for one in calls if one.item_id in rows)
+    return SlowCalls(series.every, tuple(found))
 
 
 async def history_of(

@@ -31,16 +31,17 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText", "Budget",
-    "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest",
-    "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment",
-    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow",
-    "Grant", "Intake", "Listing", "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "MadePage",
-    "Minutes", "Moved", "NewRows", "Order", "OrderChange", "Orders", "OtherRecipe", "Pace",
-    "PackedItems", "PageRow", "ParseWatch", "ParserCount", "Parsers", "Point", "RandomRows",
-    "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "ResultValue", "Review",
-    "ReviewChange", "ReviewCounts", "ReviewFilter", "ReviewedItem", "Reviews", "Sample", "Seat",
-    "Selection", "Series", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
+    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText",
+    "Budget", "Call", "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow",
+    "ChainStep", "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem",
+    "Exchange", "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup",
+    "FailureLimit", "FileUse", "FollowRow", "Grant", "Intake", "Listing", "LiveChains",
+    "LiveFileRecord", "LivePage", "MadeOf", "MadePage", "Minutes", "Moved", "NewRows", "Order",
+    "OrderChange", "Orders", "Origin", "OtherRecipe", "Pace", "PackedItems", "PageRow",
+    "ParseWatch", "ParserCount", "Parsers", "Point", "RandomRows", "ReadStore", "RecipeChoice",
+    "Reparsed", "Reservation", "ResultRow", "ResultValue", "Review", "ReviewChange",
+    "ReviewCounts", "ReviewFilter", "ReviewedItem", "Reviews", "Sample", "Seat", "Selection",
+    "Series", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
     "StoredAttempt", "StoredItem", "StoredParser", "Stretch", "Trial", "Twin", "UnknownCall",
     "Verdict", "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts",
     "move_tables", "open_store", "open_store_if_there", "percentiles", "read_now", "read_store",
@@ -63,8 +64,10 @@ if TYPE_CHECKING:
     from batchgen.store.moving import Moved, move_tables
     from batchgen.store.page_records import (
         AttemptText,
+        Call,
         Listing,
         Order,
+        Origin,
         PageRow,
         RandomRows,
         ResultValue,

@@ -36,9 +36,22 @@ class Stretch(Struct, frozen=True):
     end: str | None
 
 
+class Origin(Struct, frozen=True):
+    """The item that a row of a later step comes from, in the first step: what it was given, of
+    which this is the beginning. `way` are the rows from it to this one, each by its experiment and
+    its place in the list that it was made of."""
+
+    id: int
+    custom_id: str | None
+    sample: int | None
+    input: str
+    way: tuple[tuple[int, int], ...]
+
+
 class PageRow(Struct, frozen=True):
     """A row as a table shows it. `input`, `answer`, `error` and `parsed` are the beginnings of
-    texts, of so many bytes; input and parsed are JSON. `parsed` is None where it is the answer."""
+    texts, of so many bytes; input and parsed are JSON. `parsed` is None where it is the answer.
+    `origin` is None of an item's own row."""
 
     id: int
     experiment_id: int
@@ -61,6 +74,7 @@ class PageRow(Struct, frozen=True):
     finished_at: int | None
     available_at: int | None
     result_seq: int | None
+    origin: Origin | None = None
 
     @property
     def is_parsed_whole(self) -> bool:
@@ -103,6 +117,17 @@ class ShownAttempt(Struct, frozen=True):
     body: str | None
     body_bytes: int | None
     server: str | None
+
+
+class Call(Struct, frozen=True):
+    """A call for an item, without its texts."""
+
+    seq: int
+    item_id: int
+    finished_at: int
+    latency_ms: int | None
+    outcome: str
+    reason: str | None
 
 
 class AttemptText(Struct, frozen=True):

@@ -28,7 +28,7 @@ EXPERIMENT_PAGES = (
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
 _LANGUAGE_COOKIE = "batchgen-language"
 _FILTERS = (
-    "cost", "duration", "in_bytes", "line", "marked", "moment", "number", "seconds",
+    "cost", "duration", "ends", "in_bytes", "line", "marked", "moment", "number", "seconds",
     "size", "utc", "with_code",
 )  # fmt: skip
 _NOTICES_KEPT = 100

@@ -10,7 +10,7 @@ from batchgen.display.status import duration
 from batchgen.display.visible import pieces, visible, visible_line
 
 __all__ = [
-    "cost", "duration", "finalize", "in_bytes", "line", "marked", "moment", "number",
+    "cost", "duration", "ends", "finalize", "in_bytes", "line", "marked", "moment", "number",
     "path", "percent", "seconds", "size", "utc", "with_code",
 ]  # fmt: skip
 
@@ -87,6 +87,13 @@ def line(text: str, most: int = 240) -> str:
     """The beginning, on one line."""
     shown = visible_line(text[: most + 1])
     return f"{shown[:most]}…" if len(shown) > most else shown
+
+
+def ends(text: str, most: int = 22) -> str:
+    """Of an id, on one line: where it is long both its ends, as ids differ at these."""
+    if len(text) <= most:
+        return visible_line(text)
+    return f"{visible_line(text[: most // 2 - 1])}…{visible_line(text[-(most // 2) :])}"
 
 
 def marked(text: str) -> Markup:

@@ -11,11 +11,18 @@ import pytest
 
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ReviewChange, Verdict, open_store
-from tests.kits.chain_exports import says, topics
+from tests.kits.chain_exports import PARTS, says, topics
 from tests.kits.page import Answer, Viewer, viewing
 from tests.kits.project import KEY, Project
 
 LONG = "0123456789" * 20_000
+
+
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is whole, also on a machine that is busy."""
+    for name in ("BUDGET_S", "QUICK_S"):
+        monkeypatch.setattr(f"batchgen.web.pages.items.{name}", 60)
 
 
 def said(n: int) -> Behaviour:
@@ -44,7 +51,7 @@ async def rows(labelled: Project) -> AsyncIterator[Viewer]:
 
 
 def ids(answer: Answer) -> list[str]:
-    return re.findall(r'<th scope="row"><a [^>]*>([^<]*)</a>', answer.text)
+    return re.findall(r'<th scope="row"[^>]*><a [^>]*>([^<]*)</a>', answer.text)
 
 
 def link(answer: Answer, attributes: str) -> str:
@@ -184,7 +191,17 @@ async def test_a_row_leads_to_its_neighbours_within_the_filter(rows: Viewer) -> 
 
 
 def row_link(answer: Answer, n: int) -> str:
-    return html.unescape(re.findall(r'<th scope="row"><a href="([^"]*)"', answer.text)[n])
+    return html.unescape(re.findall(r'<th scope="row"[^>]*><a href="([^"]*)"', answer.text)[n])
+
+
+async def test_rows_of_a_condition_are_reviewed_from_their_list(rows: Viewer) -> None:
+    listed = await rows.get("/e/default/items?where=parsed.score+%3E+57")
+    place = link(listed, ">review them")
+    assert urlsplit(place).path == "/e/default/review"
+    first = await rows.get((await rows.get(place)).place)
+    assert "w058" in first.text
+    for query in ("", "?q=w058", "?where=parsed+==+null&state=failed", "?where=parsed+==+9"):
+        assert ">review them" not in (await rows.get(f"/e/default/items{query}")).text
 
 
 async def test_without_a_list_a_row_stands_in_the_pool(rows: Viewer) -> None:
@@ -331,13 +348,63 @@ async def test_a_row_of_a_step_shows_its_chain(project: Project, simulator: Simu
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     async with viewing(project) as viewer:
         listed = await viewer.get("/e/demo/items?order=pool")
-        assert ids(listed) == ["tea", "2"]
+        assert ids(listed) == ["tea", "tea"]
+        assert listed.text.count(">tea</td>") == 2  # what the item was given
+        assert "score: 3" in listed.text  # of several steps no field is a column
+        assert ">score</th>" not in listed.text
         row = await viewer.get("/items/2")
         assert "Judge Tea." in row.text
         assert 'href="/items/1"' in row.text
         one = await viewer.get("/e/demo/items?step=critique")
-        assert ids(one) == ["2"]
+        assert ids(one) == ["tea"]
+        assert one.text.count(">tea</td>") == 1
+        assert ">score</th>" in one.text
         assert "--step critique" in one.text
+
+
+@pytest.mark.on_both_engines
+async def test_rows_of_steps_go_by_the_id_of_their_item_and_their_places_in_lists(
+    project: Project, simulator: Simulator
+) -> None:
+    says(simulator, Ask_tea='["Why?", "When?"]')
+    says(simulator, Answer_Why="So.", Answer_When="Now.", Judge_So="1", Judge_Now="2")
+    project.config(PARTS)
+    project.pool([{"id": "tea", "topic": "tea"}, {"topic": "rum"}])
+    says(simulator, Ask_rum="[]")
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 0
+    async with viewing(project) as viewer:
+        for step, names, given in (
+            ("ask", ["2", "tea"], ["rum", "tea"]),
+            ("answer", ["tea[0]", "tea[1]"], ["When?", "Why?"]),
+            ("judge", ["tea[0]", "tea[1]"], ["tea", "tea"]),
+        ):
+            listed = await viewer.get(f"/e/demo/items?step={step}")
+            assert sorted(ids(listed)) == names
+            cells = re.findall(r'<td class="text[^>]*>([^<]*)</td>', listed.text)
+            assert sorted(cells[::2]) == given
+        assert viewer.said == []
+
+
+async def test_columns_are_as_many_as_there_is_room_for(
+    project: Project, simulator: Simulator
+) -> None:
+    value: dict[str, object] = {f"text{n}": "a text that is not short" for n in range(4)}
+    value |= {f"n{n}": n for n in range(4)}
+    simulator.script("Say", *[Behaviour.ok(json.dumps(value)), Behaviour.ok("no JSON")])
+    project.config("parser: json\n")
+    project.pool([{"word": "w1"}, {"word": "w2"}])
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 3
+    async with viewing(project) as viewer:
+        listed = (await viewer.get("/e/default/items")).text
+    heads = re.findall(r'<th scope="col" class="(text|field)( spare)?">(\w+)', listed)
+    assert heads == [
+        ("text", "", "input"), ("text", "", "text0"), ("text", "", "text1"),
+        ("text", " spare", "text2"), ("field", " spare", "n0"), ("field", " spare", "n1"),
+        ("field", " spare", "n2"),
+    ]  # fmt: skip
+    assert re.findall(r'<td class="text (\w+)" dir="auto" colspan="(\d)"', listed) == [
+        ("spare", "6"), ("instead", "2")
+    ]  # fmt: skip
 
 
 async def test_before_anything_has_ended_the_list_says_so(project: Project) -> None:

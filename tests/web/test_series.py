@@ -112,8 +112,31 @@ async def test_it_has_what_a_worker_has_done(viewer: Viewer) -> None:
     assert all(now_ms() / 1000 - second < 3600 for second in plots["rate"]["x"])
     assert (await viewer.get("/series.json?experiment=none")).status == 404
     link = next(filter(None, plots["latency"]["links"]))
-    assert (await viewer.get(link)).place == "/items/1" or link != "/calls/1"
+    place = (await viewer.get(link)).place
+    assert place.endswith(f"?attempt={link.removeprefix('/calls/')}#attempt-{link[7:]}")
     assert (await viewer.get("/calls/99")).status == 404
+
+
+async def test_the_slowest_call_is_found_from_the_page_of_its_experiment(
+    answered: Project, viewer: Viewer
+) -> None:
+    slowest = "select seq, item_id from attempts order by latency_ms desc, seq limit 1"
+    [(seq, item)] = answered.query(slowest)
+    for query in ("", "?span=1h"):
+        page = await viewer.get(f"/e/default{query}")
+        assert '<a href="#of-slowest">' in page.text
+        link = f"/items/{item}?attempt={seq}#attempt-{seq}"
+        assert f'<a href="{link}">' in page.text
+    shown = await viewer.get(link.partition("#")[0])
+    assert f'id="attempt-{seq}" open>' in shown.text
+    assert f'id="attempt-{seq}" open>' not in (await viewer.get(f"/items/{item}")).text
+
+
+async def test_before_any_call_there_is_no_slowest_one(project: Project) -> None:
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+        assert "of-slowest" not in (await viewer.get("/e/default")).text
 
 
 async def test_steps_have_plots_of_their_own(project: Project) -> None:

@@ -2,7 +2,18 @@
 
 import pytest
 
-from batchgen.web.shown import cost, line, marked, moment, number, path, percent, seconds, size
+from batchgen.web.shown import (
+    cost,
+    ends,
+    line,
+    marked,
+    moment,
+    number,
+    path,
+    percent,
+    seconds,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +28,9 @@ from batchgen.web.shown import cost, line, marked, moment, number, path, percent
         (percent(9, 9), "100 %"),
         (size(999), "999"), (size(12_345), "12.3 k"), (size(12_345_678), "12.3 M"),
         (line("a\nb\tc"), "a b c"), (line("x" * 300, 3), "xxx…"), (line("x\u202ey"), "x<U+202E>y"),
+        (ends("t-1"), "t-1"), (ends("ticket-2026-11-28-0017"), "ticket-2026-11-28-0017"),
+        (ends("ticket-2026-11-28-00017"), "ticket-202…11-28-00017"),
+        (ends("\u202e" + "x" * 30), "<U+202E>xxxxxxxxx…xxxxxxxxxxx"),
         (path("e", "a/b ?#%"), "/e/a%2Fb%20%3F%23%25"),
         (path("e", "草稿", state="a b", q=None), "/e/%E8%8D%89%E7%A8%BF?state=a%20b"),
         (path("items", 17), "/items/17"),

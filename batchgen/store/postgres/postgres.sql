@@ -1547,6 +1547,22 @@ select w.item_id as id, w.experiment_id, i.custom_id, i.sample, w.state, r.reaso
                       where seq = coalesce(r.attempt_seq, w.answer_seq) offset 0) a on true
  order by chosen.place;
 
+-- name: origins_of_rows
+-- Chosen rows, each with those above it up to the first of its chain, upwards; only of that one the
+-- beginning of what it was given.
+with recursive above (made, depth, id) as (
+  select value, 0, value from unnest(numbers(:ids)) value
+  union all
+  select a.made, a.depth + 1, i.parent_id
+    from above a
+    join lateral (select parent_id from items where id = a.id offset 0) i
+      on i.parent_id is not null)
+select a.made, i.experiment_id, i.element, i.id, i.custom_id, i.sample,
+       case when i.parent_id is null then substr(i.input, 1, :chars::bigint::integer) end as input
+  from above a
+  join lateral (select * from items where id = a.id offset 0) i on true
+ order by a.made, a.depth;
+
 -- name: done_by_results
 -- Of chosen results those by which rows of an experiment are done, with these; in the order of the list.
 select r.seq, r.item_id

@@ -1342,6 +1342,18 @@ select w.item_id as id, w.experiment_id, i.custom_id, i.sample, w.state, r.reaso
   left join result_values r on r.seq = w.result_seq and w.state <> 'stale'
   left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
 
+-- name: origins_of_rows
+-- Chosen rows, each with those above it up to the first of its chain, upwards; only of that one the
+-- beginning of what it was given. As blobs, as in page_rows.
+with recursive above (made, depth, id) as (
+  select value, 0, value from json_each(:ids)
+  union all
+  select a.made, a.depth + 1, i.parent_id
+    from above a cross join items i on i.id = a.id where i.parent_id is not null)
+select a.made, i.experiment_id, i.element, i.id, i.custom_id, i.sample,
+       iif(i.parent_id is null, substr(cast(i.input as blob), 1, 4 * :chars), null) as input
+  from above a cross join items i on i.id = a.id order by a.made, a.depth;
+
 -- name: done_by_results
 -- Of chosen results those by which rows of an experiment are done, with these; in the order of the list.
 select r.seq, r.item_id

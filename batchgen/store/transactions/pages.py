@@ -7,7 +7,9 @@ from msgspec.structs import replace
 
 from batchgen.store.page_records import (
     AttemptText,
+    Call,
     Listing,
+    Origin,
     PageRow,
     RandomRows,
     ResultValue,
@@ -83,6 +85,10 @@ class Pages:
         texts."""
         return await self._db.read(shown_attempts, item_id, limit)
 
+    async def calls(self, seqs: Sequence[int]) -> list[Call]:
+        """Some calls by their numbers, in this order, whatever items they were for."""
+        return await self._db.read(calls, seqs)
+
     async def attempt(self, seq: int) -> AttemptText | None:
         """A call by its number, whatever item it was for."""
         which = {"seq": seq}
@@ -103,7 +109,30 @@ def _failed(db: "Transaction", which: Mapping[str, object]) -> list[EndedItem]:
 
 def page_rows(db: "Transaction", item_ids: Sequence[int]) -> list[PageRow]:
     which = {"ids": listed(list(item_ids)), "chars": _CHARS}
-    return [_shown(row) for row in rows_of(db, "page_rows", PageRow, which)]
+    rows = [_shown(row) for row in rows_of(db, "page_rows", PageRow, which)]
+    origins = _origins(db, [row.id for row in rows if row.custom_id is None])
+    return [replace(row, origin=origins.get(row.id)) for row in rows] if origins else rows
+
+
+def _origins(db: "Transaction", item_ids: Sequence[int]) -> dict[int, Origin]:
+    """By row, of those that were made of others."""
+    if not item_ids:
+        return {}
+    found, ways = dict[int, Origin](), dict[int, list[tuple[int, int]]]()
+    for made, experiment_id, element, *item in db.execute(
+        "origins_of_rows", {"ids": listed(list(item_ids)), "chars": _CHARS}
+    ):
+        ways.setdefault(made, []).append((experiment_id, element))
+        id_, custom_id, sample, given = item
+        if given is not None:
+            way = tuple(reversed(ways[made]))
+            found[made] = Origin(id_, custom_id, sample, _begun(given, _CHARS) or "", way)
+    return {made: one for made, one in found.items() if len(one.way) > 1}
+
+
+def calls(db: "Transaction", seqs: Sequence[int]) -> list[Call]:
+    found = (row_of(db, "call", Call, {"seq": seq}) for seq in seqs)
+    return [one for one in found if one is not None]
 
 
 def _shown(row: PageRow) -> PageRow:

@@ -68,6 +68,7 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
         newest=next((one for one in reversed(calls) if one.answer), None),
         parser=found.item.parser and shown_spec(found.item.parser),
         function=found.function and shown_spec(found.function),
+        opened=request.query.get("attempt", ""),
         samples=[(one, _url(one.id, request.query, here=one.id == number))
                  for one in found.samples],
     )  # fmt: skip

@@ -19,7 +19,9 @@ from batchgen.web.shown import path
 from batchgen.web.view import View
 
 QUICK_S = 0.04  # for what an index finds
-_MOST_COLUMNS = 6
+_MOST_COLUMNS, _MOST_LONG, _ALWAYS_SHOWN = 6, 3, 2
+_LONG = 14  # characters
+_NOTHING = "{}"  # what a row of a later step is given, unless it is for an element of a list
 # A member of an object, with its value if that is no list and no object.
 _MEMBER = re.compile(
     r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*("(?:[^"\\]|\\.)*(?:"|\\?$)|[^\s",{}\[\]]+)\s*,?\s*'
@@ -27,23 +29,41 @@ _MEMBER = re.compile(
 
 
 class Line(Struct, frozen=True):
-    """A row of the table. `values` are those of the columns, where it has any; else there is the
-    `answer`."""
+    """A row of the table, by the `name` that its item has in the pool, and with what that was
+    `given`. `values` are those of the columns, where it has any; else there is what was `said`."""
 
     row: PageRow
     url: str
+    name: str
+    sample: int | None
     step: str | None
     given: str
+    said: str
     values: tuple[str, ...] | None
 
 
+class Column(Struct, frozen=True):
+    """A field of the values. Of those that are `long` on this page there is the beginning, and
+    where there is little room there are none that are `spare`."""
+
+    name: str
+    is_long: bool
+    is_spare: bool
+
+
 class Rows(Struct, frozen=True):
-    """A table of rows."""
+    """A table of rows. `texts` columns share the room that others leave."""
 
     lines: tuple[Line, ...]
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     has_steps: bool
     has_states: bool
+    has_input: bool
+    texts: int
+
+    @property
+    def spare(self) -> int:
+        return sum(one.is_spare for one in self.columns)
 
 
 class Tab(Struct, frozen=True):
@@ -88,6 +108,7 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         previous=_page(name, query, before=found.previous) if found and found.previous else None,
         next=_next(name, query, found, looked_at if wanted.is_searched else 0) if found else None,
         first=_page(name, query) if query.get("after") or query.get("before") else None,
+        review=_review(wanted, found) if found and found.rows else None,
         looked_at=looked_at, is_searched=wanted.is_searched,
         none_ended=path("e", name, "items", **{**_given(query), "order": "pool"})
         if wanted.state is None and wanted.order is Order.NEWEST and counted.counts.open
@@ -197,36 +218,62 @@ def _export(wanted: Wanted, found: Shown) -> list[str] | None:
     return [*words, "--where", wanted.where] if wanted.where else words
 
 
+def _review(wanted: Wanted, found: Shown) -> str | None:
+    """Where such rows are reviewed, if a condition chooses them: of steps those of one."""
+    is_of_chains = bool(found.steps) and found.step is None
+    if is_of_chains or wanted.where is None or wanted.text or wanted.state is State.FAILED:
+        return None
+    name = f"{wanted.experiment}/{wanted.step}" if wanted.step else wanted.experiment
+    return path("e", name, "review", where=wanted.where)
+
+
 # The table
 
 
 def rows_of(found: Shown, wanted: Wanted) -> Rows:
-    """As a table; each leads to its page, and from there to its neighbours here."""
-    columns = _columns(found.rows)
-    has_steps = wanted.step is None and len({row.experiment_id for row in found.rows}) > 1
+    """As a table; each leads to its page, and from there to its neighbours here. Rows of several
+    steps have values of several kinds, and so no columns for these."""
+    has_steps = found.step is None and len({row.experiment_id for row in found.rows}) > 1
+    columns = () if has_steps else _columns(found.rows)
     kept = {
         "e": wanted.experiment, "step": wanted.step, "state": wanted.state, "reason": wanted.reason,
         "where": wanted.where, "q": wanted.text, "order": wanted.order.value,
     }  # fmt: skip
     lines = tuple(
-        Line(row, path("items", row.id, **kept, at=place), found.steps.get(row.experiment_id),
-             _given_text(row), _values(row, columns))
+        line_of(row, found, path("items", row.id, **kept, at=place), columns)
         for row, place in zip(found.rows, found.places, strict=True)
+    )
+    has_input = any(line.given for line in lines)
+    texts = has_input + (sum(one.is_long for one in columns) if columns else 1)
+    return Rows(lines, columns, has_steps, wanted.state is None, has_input, texts)
+
+
+def line_of(row: PageRow, found: Shown, url: str, columns: Sequence[Column] = ()) -> Line:
+    """A row as a table of such rows has it."""
+    origin = row.origin or row
+    elements = () if row.origin is None else row.origin.way
+    given = origin.input if row.input == _NOTHING else row.input
+    name = f"{origin.custom_id}{_places(elements, found)}" if origin.custom_id else str(row.id)
+    return Line(
+        row, url, name, origin.sample, found.steps.get(row.experiment_id),
+        _given_text(given), _said(row), _values(row, columns),
     )  # fmt: skip
-    return Rows(lines, columns, has_steps, has_states=wanted.state is None)
 
 
-def _given_text(row: PageRow) -> str:
-    """The input, of which only the beginning may be there: its values, if it is a flat object."""
+def _places(way: Sequence[tuple[int, int]], found: Shown) -> str:
+    """In the lists that it was made of."""
+    return "".join(f"[{element}]" for id_, element in way if id_ in found.lists)
+
+
+def _given_text(given: str) -> str:
+    """An input, of which only the beginning may be there: its values, if it is a flat object."""
     values, place = list[str](), 1
-    while row.input[:1] == "{" and (found := _MEMBER.match(row.input, place)):
+    while given[:1] == "{" and (found := _MEMBER.match(given, place)):
         place = found.end()
         if found[1] != "id":  # it stands beside it
             values.append(_unquoted(found[2]))
-    is_flat = row.input[place:].strip() in ("", "}")
-    if row.input == "{}":  # of a later step, which is made of others
-        return ""
-    return " · ".join(values) if values and is_flat else row.input
+    is_flat = given[place:].strip() in ("", "}")
+    return " · ".join(values) if values and is_flat else given
 
 
 def _unquoted(value: str) -> str:
@@ -239,21 +286,39 @@ def _unquoted(value: str) -> str:
     return text if isinstance(text, str) else value
 
 
-def _columns(rows: Sequence[PageRow]) -> tuple[str, ...]:
+def _columns(rows: Sequence[PageRow]) -> tuple[Column, ...]:
     """The fields of the values that are objects, as far as there is room."""
-    seen = Counter[str]()
+    seen, longest = Counter[str](), Counter[str]()
     for row in rows:
-        value = _object(row)
-        seen.update(value.keys() if value else ())
-    common = {name for name, _ in seen.most_common(_MOST_COLUMNS)}
-    return tuple(name for name in seen if name in common)
+        for name, value in (_object(row) or {}).items():
+            seen[name] += 1
+            longest[name] = max(longest[name], len(_text(value)))
+    order, chosen, n_long = list(seen), list[str](), 0
+    for name, _ in seen.most_common():
+        is_long = longest[name] > _LONG
+        if len(chosen) < _MOST_COLUMNS and (not is_long or n_long < _MOST_LONG):
+            chosen.append(name)
+            n_long += is_long
+    chosen.sort(key=order.index)
+    return tuple(
+        Column(name, longest[name] > _LONG, place >= _ALWAYS_SHOWN)
+        for place, name in enumerate(chosen)
+    )
 
 
-def _values(row: PageRow, columns: Sequence[str]) -> tuple[str, ...] | None:
+def _values(row: PageRow, columns: Sequence[Column]) -> tuple[str, ...] | None:
     value = _object(row)
     if value is None or not columns:
         return None
-    return tuple(_text(value[name]) if name in value else "" for name in columns)
+    return tuple(_text(value[one.name]) if one.name in value else "" for one in columns)
+
+
+def _said(row: PageRow) -> str:
+    """The value or, where it is that, the answer; of an object each field by its name."""
+    value = _object(row)
+    if value:
+        return " · ".join(f"{name}: {_text(one)}" for name, one in value.items())
+    return row.answer or row.parsed or ""
 
 
 def _object(row: PageRow) -> dict[str, Any] | None:

@@ -19,14 +19,15 @@ from batchgen.display.steps import stale_lines
 from batchgen.jobs.browse import Wanted, browse
 from batchgen.jobs.expected import expected_pending
 from batchgen.jobs.experiments import ExperimentSummary
+from batchgen.jobs.series import slowest_of
 from batchgen.jobs.status import Status, status_of
 from batchgen.store import Counts
-from batchgen.web.pages.items import QUICK_S, rows_of
-from batchgen.web.pages.series import SPANS
+from batchgen.web.pages.items import QUICK_S, line_of, rows_of
+from batchgen.web.pages.series import SPANS, first_minute, url_of_call
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
-_NEWEST_ROWS = 10
+_NEWEST_ROWS, _SLOWEST_CALLS = 10, 5
 
 
 async def experiments(view: View, request: web.Request) -> web.StreamResponse:
@@ -50,11 +51,17 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
     found = await view.pages.read(
         lambda store: browse(store, wanted, limit=_NEWEST_ROWS, budget_s=QUICK_S)
     )
+    span = span if (span := request.query.get("span", "")) in SPANS else "all"
+    slowest = await view.pages.read(
+        lambda store: slowest_of(store, summary.ids, first_minute(span), _SLOWEST_CALLS)
+    )
     return view.frame.page(
         request, "experiment.html", title=summary.name,
         command=("status", "--experiment", name), experiment=name, section="overview",
         status_=status, summary=summary, counts=summary.counts, standing=standing,
-        span=span if (span := request.query.get("span", "")) in SPANS else "all",
+        span=span, slowest_every=slowest.every,
+        slowest=[(one.call, line_of(one.row, found, url_of_call(one.row.id, one.call.seq)))
+                 for one in slowest.calls],
         left_s=left_s(replace(status, total=standing), status.items_per_s)
         if standing.open
         else None,

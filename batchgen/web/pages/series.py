@@ -58,23 +58,32 @@ class Told(Struct, frozen=True):
 
 async def series(view: View, request: web.Request) -> web.StreamResponse:
     """Of an experiment, or of one of its steps."""
-    name, back = request.query.get("experiment", ""), SPANS.get(request.query.get("span", "all"))
-    first = None if back is None else now_ms() // 60_000 - back
+    name, first = request.query.get("experiment", ""), first_minute(request.query.get("span", ""))
     found = await view.scans.read(lambda store: history_of(store, name, first, _BUDGET_S))
     t = view.frame.text(request)
     told = told_of(found, t, now_ms())
-    if back is not None and not told.plots:  # there may be some in another span
+    if first is not None and not told.plots:  # there may be some in another span
         told = Told(t("plots_of_nothing"), [Plot(key, "", "", [], []) for key in _KEYS])
     return web.Response(body=json.encode(told), content_type="application/json")
 
 
+def first_minute(span: str) -> int | None:
+    """Of how far one looks back; None: from the beginning on."""
+    back = SPANS.get(span)
+    return None if back is None else now_ms() // 60_000 - back
+
+
 async def call(view: View, request: web.Request) -> web.StreamResponse:
-    """To the item that a call was made for."""
+    """To the item that a call was made for, where it is open."""
     seq = number_in(request, "seq")
     found = await view.pages.read(lambda store: store.pages.attempt(seq))
     if found is None:
         raise web.HTTPNotFound
-    raise web.HTTPFound(path("items", found.item_id))
+    raise web.HTTPFound(url_of_call(found.item_id, seq))
+
+
+def url_of_call(item_id: int, seq: int) -> str:
+    return f"{path('items', item_id, attempt=seq)}#attempt-{seq}"
 
 
 def told_of(history: History, t: Text, now: int) -> Told:
