@@ -193,11 +193,35 @@ async def test_no_setting_but_the_room_for_an_answer_comes_from_the_page(
     assert "evil" not in recipes[0][0]
 
 
-async def test_read_only_shows_the_command_and_no_button(failed: Project) -> None:
+async def test_with_read_only_no_page_offers_what_changes_something(failed: Project) -> None:
+    """Page by page, as far as links lead. What helps is said in words, as commands that only look
+    say it."""
+    orders = "retry|work|run|pause|resume|set|stop|enqueue|reparse"
+    writes = re.compile(rf"batchgen ({orders}|review .*--(accept|reject|edit|note|undo))")
     async with viewing(failed, read_only=True) as viewer:
-        answer = await viewer.get("/e/default/retry?reason=server")
-        assert 'method="post"' not in answer.text
-        assert "retry --reason server" in answer.text
+        seen = set[str]()
+        to_see = ["/e/default", "/e/default/review?n=9"]
+        to_see += [f"/e/default/retry?{which}" for which in ("reason=server", "stale=yes")]
+        while to_see and len(seen) < 150:
+            place = to_see.pop(0)
+            kind = re.sub(r"\d+|=[^&]*", "", place)
+            if place in seen or sum(re.sub(r"\d+|=[^&]*", "", one) == kind for one in seen) > 3:
+                continue
+            seen.add(place)
+            answer = await viewer.get(place)
+            if answer.status in (302, 303):
+                to_see.append(answer.place)
+                continue
+            assert 'method="post"' not in answer.text, place
+            assert "/retry" not in answer.text or "/retry" in place, place
+            codes = re.findall(r'<div class="command".*?<code>(.*?)</code>', answer.text)
+            assert not [one for one in codes if writes.search(html.unescape(one))], place
+            to_see += [
+                html.unescape(one) for one in re.findall(r'<a [^>]*href="(/[^"]*)"', answer.text)
+            ]
+        for way in ("items", "review", "failures", "fields"):
+            assert f"/e/default/{way}" in seen
+        assert any("review?n=" in one or "item=" in one for one in seen)
         assert (await viewer.post("/e/default/retry?reason=server", {})).status == 403
     assert failed.query("select count(*) from work where state = 'pending'") == [(0,)]
 

@@ -146,8 +146,8 @@ async def retry(view: View, request: web.Request) -> web.StreamResponse:
     limit = next(iter(one.settings), None)
     return view.frame.page(
         request, "retry.html", title=t("retry_title", name=name), experiment=name,
-        section="failures", command=asked.command, asked=one, is_stale=asked.stale,
-        look=read.look, stale=read.stale,
+        section="failures", command=None if view.store is None else asked.command, asked=one,
+        is_stale=asked.stale, look=read.look, stale=read.stale,
         stale_usd=read.stale_usd, failures_url=path("e", name, "failures"),
         own_url=_own_url(name, request.query), limit=limit,
         wants_limit=one.reasons == (Reason.TRUNCATED,),

@@ -142,7 +142,9 @@ async def _shown(
     t = view.frame.text(request)
     row, name = look.row, queue.experiment
     command: tuple[object, ...] = ("review", "--experiment", name)
-    if row is not None:
+    if row is not None and view.store is None:
+        command = ("show", row.name)
+    elif row is not None:
         command = ("review", row.name, "--experiment", row.item.experiment, "--accept")
     shown = None if row is None else _text_of(row, look.review)
     return view.frame.page(
