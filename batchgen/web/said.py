@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 _LONGEST = 4000  # no sentence of ours is longer
 _DEEPEST = 3  # a sentence in a sentence
+_NUMBERS, _NUMBER = ("n", "m"), r"[\d.,]+"  # places of these names
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -75,7 +76,7 @@ class Sayings:
 def _form(key: str, other: str) -> _Form:
     pieces = _PLACE.split(key)  # words and names, by turns
     pattern = "".join(
-        f"(?P<{piece}>.+?)" if is_name else re.escape(piece)
+        f"(?P<{piece}>{_NUMBER if piece in _NUMBERS else '.+?'})" if is_name else re.escape(piece)
         for piece, is_name in zip(pieces, [False, True] * len(pieces), strict=False)
     )
     return _Form(tuple(filter(None, pieces[::2])), re.compile(pattern, re.DOTALL), other)

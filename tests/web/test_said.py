@@ -126,10 +126,12 @@ def test_notes_are_said_in_chinese() -> None:
         ("no JSON in the answer", "回答中没有 JSON"),
         ("200, but the answer is empty", "200，但回答为空"),
         ("500 The server had an error", "500 The server had an error"),  # the server's own
-        ("paused for 8 s: no JSON in the answer", "暂停 8 s：回答中没有 JSON"),
+        ("holding to 2 calls at once: 45 % of the newest calls are refused (429)",
+         "保持同时 2 个调用：最近的调用中有 45 % 被拒绝（429）"),
+        ("paused for 8 s: no JSON in the answer", "暂停 8 秒：回答中没有 JSON"),
         ("where: column 3: `x`: nothing can be called here", "条件第 3 列：`x`：此处不能调用函数"),
     ],
-)
+)  # fmt: skip
 def test_a_sentence_is_known_by_its_words(text: str, shown: str) -> None:
     assert CHINESE.said(text) == shown
     assert Sayings(read_table("en")).said(text) == text
