@@ -9,12 +9,12 @@ _MOST_FIELDS = 100
 
 
 async def form_of(request: web.Request) -> Mapping[str, str]:
-    """Its fields. Raises HTTPBadRequest for what no form sends; the guard has refused other kinds
-    of bodies."""
+    """Its fields. Raises HTTPBadRequest for what no form sends, and one that was cut off; the guard
+    has refused other kinds of bodies."""
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
     try:
         text = (await request.read()).decode()
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
-    except (ValueError, web.RequestPayloadError):
+    except (ValueError, ConnectionError, web.RequestPayloadError):
         raise web.HTTPBadRequest from None

@@ -71,7 +71,7 @@ class Guard:
     def refusal(self, request: web.Request) -> Refusal | None:
         """Why it is not answered; None: it is."""
         headers = request.headers
-        if _name(_only(headers, "Host")) not in self._names:
+        if not self._is_meant(request):
             return Refusal(403, "wrong_host")
         cookie, tab = request.cookies.get(self.cookie), _only(headers, _TAB)
         is_tab = tab is not None and request.method in _READS and is_same(self.tab, tab)
@@ -88,7 +88,7 @@ class Guard:
         return (
             request.method in _READS
             and given is not None
-            and _name(_only(request.headers, "Host")) in self._names
+            and self._is_meant(request)
             and is_same(self._token, given)
         )
 
@@ -102,6 +102,11 @@ class Guard:
             samesite="Lax",  # Strict would be lost on the way from a page with the link
         )  # fmt: skip
         return response
+
+    def _is_meant(self, request: web.Request) -> bool:
+        """By its name, and as a server: who takes it for a proxy asks for a whole address."""
+        name = _name(_only(request.headers, "Host"))
+        return name in self._names and request.raw_path.startswith("/")
 
     def _refusal_of_order(self, request: web.Request) -> Refusal | None:
         """Of all that may change something."""

@@ -314,3 +314,58 @@ async def test_what_is_no_request_is_refused_as_all_else_and_sent_back_to_nobody
         assert f"\r\n{name}: {value}\r\n".encode() in head + b"\r\n"
     assert b"SECRET" not in answer
     assert (viewer.said, caplog.records, *capfd.readouterr()) == ([], [], "", "")
+
+
+async def raw(viewer: Viewer, lines: str, *, cut: bool = False) -> str:
+    """What comes back, by somebody who is let in."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", viewer.port)
+    cookie = "=".join(viewer.cookie)
+    writer.write(f"{lines}\nCookie: {cookie}\nConnection: close".replace("\n", "\r\n").encode())
+    writer.write(b"\r\n\r\n")
+    if cut:
+        writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer.decode()
+
+
+@pytest.mark.parametrize("target", [
+    "http://evil.example/e/default", "http://127.0.0.1/e/default", "http://evil.example/?token={}",
+    "*", "evil.example:80", "127.0.0.1:22",
+])  # fmt: skip
+async def test_it_is_no_proxy(viewer: Viewer, target: str) -> None:
+    method = {"*": "OPTIONS"}.get(target, "GET" if "/" in target else "CONNECT")
+    target = target.format(viewer.token)
+    answer = await raw(viewer, f"{method} {target} HTTP/1.1\nHost: 127.0.0.1")
+    assert answer.startswith("HTTP/1.1 403")
+    assert "Set-Cookie" not in answer
+
+
+async def test_a_form_that_is_cut_off_is_no_fault_of_ours(viewer: Viewer) -> None:
+    lines = "POST /workers/pause HTTP/1.1\nHost: 127.0.0.1\nSec-Fetch-Site: same-origin\n"
+    lines += "Content-Type: application/x-www-form-urlencoded\nContent-Length: 50"
+    await raw(viewer, lines, cut=True)
+    assert (await viewer.get("/e/default")).status == 200
+    assert viewer.said == []
+
+
+@pytest.mark.parametrize("more", [
+    "Content-Length: 5\nTransfer-Encoding: chunked", "Content-Length: 0\nContent-Length: 44",
+    "Content-Length: 0, 44", "Content-Length: +5", "Transfer-Encoding: chunked, identity",
+    "X: a\n folded", "Host: evil.example",
+])  # fmt: skip
+async def test_what_may_be_read_in_two_ways_is_not_read(viewer: Viewer, more: str) -> None:
+    """Of a second request in the body of the first nothing is seen."""
+    lines = "POST /workers/pause HTTP/1.1\nHost: 127.0.0.1\nSec-Fetch-Site: same-origin\n"
+    lines += f"Content-Type: application/x-www-form-urlencoded\n{more}"
+    answer = await raw(viewer, lines)
+    assert re.findall(r"HTTP/1\.[01] (\d+)", answer) in (["400"], ["403"])
+
+
+async def test_connections_that_say_nothing_hold_up_nobody(viewer: Viewer) -> None:
+    opened = [await asyncio.open_connection("127.0.0.1", viewer.port) for _ in range(200)]
+    for _, writer in opened[::2]:
+        writer.write(b"GET /e/default HTTP/1.1\r\nHost: 127.")
+    assert (await asyncio.wait_for(viewer.get("/e/default"), 10)).status == 200
+    for _, writer in opened:
+        writer.close()
