@@ -33,7 +33,7 @@ def run_process(command: Callable[[], Any]) -> NoReturn:
 
 
 def tune_for_work() -> None:
-    """Once a worker's modules are imported."""
+    """Once the modules are imported of a worker, or of another process that lasts."""
     gc.freeze()  # what is imported stays, so no collection need look at it: that took 0.1 s each
     gc.set_threshold(_OBJECTS_OF_A_TURN, 20, 100)
 

@@ -4,6 +4,7 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import batchgen, commands, marked_hint
+from batchgen.cli.process import tune_for_work
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.terminal import print_text, say
 from batchgen.shutdown import Stop, stop_on_signal
@@ -44,6 +45,7 @@ def view(session: Session, port: int | None, read_only: bool, names: tuple[str, 
                 names=names,
                 say=say,
             ) as link:
+                tune_for_work()
                 print_text(link)
                 await stop.drain.wait()
         return 0
