@@ -47,6 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its option
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs with --slow only")
+    config.addinivalue_line(
+        "markers",
+        "quick(*names): of its cases those whose ids have one of these, the others are slow",
+    )
     config.addinivalue_line("markers", "on_both_engines: also without --slow, or though it is slow")
     config.addinivalue_line("markers", "only_sqlite(reason): is not true of PostgreSQL")
     gc.set_threshold(20_000, 20, 100)  # there are so many objects that a look takes long
@@ -90,7 +94,11 @@ def _engines(config: pytest.Config, test: pytest.Item) -> list[str]:
     return engines
 
 
+@pytest.hookimpl(tryfirst=True)  # before others leave out what is not chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    are_some_left_out = config.getoption("lf") or any("[" in argument for argument in config.args)
+    if not are_some_left_out:
+        _prove_that_quick_cases_are_there(items)
     slow = bool(config.getoption("--slow"))
     left_out = [item for item in items if _is_left_out(item, slow=slow)]
     if left_out:
@@ -103,8 +111,36 @@ def _is_left_out(item: pytest.Item, *, slow: bool) -> bool:
     case = getattr(item, "callspec", None)
     is_served = case is not None and case.params.get("engine") == "postgres"
     return (is_served and item.get_closest_marker("only_sqlite") is not None) or (
-        not slow and item.get_closest_marker("slow") is not None
+        not slow and (item.get_closest_marker("slow") is not None or not _is_quick(item))
     )
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("quick")
+    return marker is None or any(_has(item, name) for name in marker.args)
+
+
+def _has(item: pytest.Item, name: str) -> bool:
+    """Whether its id is or has this: "gather" and "gather-4" are in [kill-gather-4]."""
+    case = getattr(item, "callspec", None)
+    return case is not None and f"-{name}-" in f"-{case.id}-"
+
+
+def _prove_that_quick_cases_are_there(items: list[pytest.Item]) -> None:
+    """So that a case that is renamed does not take its test out of the quick set in silence."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("quick"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    missing = [
+        f"{test}: there is no case {name!r} to be quick"
+        for test, those in cases.items()
+        for marker in those[0].iter_markers("quick")
+        for name in marker.args
+        if not any(_has(item, name) for item in those)
+    ]
+    if missing:
+        raise pytest.UsageError("\n".join(missing))
 
 
 @pytest.fixture

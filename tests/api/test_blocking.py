@@ -70,6 +70,7 @@ def main_in_a_cell():
 """
 
 
+@pytest.mark.quick("sync", "cell")
 @pytest.mark.parametrize(
     "call",
     ["asyncio.run(main())", "main_in_a_cell()", "DataGenerationPipeline().run_sync(POOL, 4)"],

@@ -54,6 +54,8 @@ async def test_max_failures_halts_with_the_word_for_it(
     assert 3 <= simulator.calls <= 5
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_parser_by_its_name_works_in_several_processes(
     here: Project, simulator: Simulator, words: Words
 ) -> None:

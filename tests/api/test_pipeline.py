@@ -534,7 +534,6 @@ async def test_two_pipelines_on_one_database_at_the_same_time(
 # --- crashes and the command line -------------------------------------------------------------
 
 
-@pytest.mark.on_both_engines
 async def test_a_script_that_was_killed_goes_on_and_repeats_only_what_was_in_flight(
     project: Project, simulator: Simulator
 ) -> None:

@@ -46,7 +46,6 @@ def pipeline(here: Project) -> DataGenerationPipeline:
     return DataGenerationPipeline(steps=three_steps(), result=["revise", "draft"])
 
 
-@pytest.mark.on_both_engines
 async def test_a_result_is_a_chain_as_in_the_export(
     here: Project, pipeline: DataGenerationPipeline, simulator: Simulator
 ) -> None:

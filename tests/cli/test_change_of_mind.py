@@ -51,7 +51,6 @@ async def parsed_by_function(project: Project, simulator: Simulator, words: Word
 
 
 @pytest.mark.parametrize("command", [("work",), ("run", "pool.jsonl")])
-@pytest.mark.on_both_engines
 async def test_an_edited_parser_is_told_and_then_free(
     parsed_by_function: Project, batchgen: Typist, simulator: Simulator, command: tuple[str, ...]
 ) -> None:
@@ -295,6 +294,7 @@ async def test_status_does_not_take_what_is_parsed_again_for_speed(
     assert (await batchgen("status", "--json")).json["items_per_s"] <= before + 0.001
 
 
+@pytest.mark.quick("options0-pack.my_parsers:f", "options1-my_parsers:f")
 @pytest.mark.parametrize("spec", ["my_parsers:f", "pack.my_parsers:f", "p.py:f"])
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_a_parser_is_found_beside_the_config_from_wherever_it_is_called(
@@ -545,7 +545,6 @@ async def test_again_leaves_alone_what_a_retry_asked_with_other_parameters(
     assert [request.body["max_tokens"] for request in simulator.requests][calls:] == [50] * 5
 
 
-@pytest.mark.on_both_engines
 async def test_a_killed_worker_s_rows_get_the_new_recipe_too(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -598,6 +597,7 @@ async def test_the_rows_of_all_variants_are_counted_when_another_is_offered(
     assert simulator.calls == 6
 
 
+@pytest.mark.quick("first1")
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [

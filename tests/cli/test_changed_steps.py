@@ -212,6 +212,7 @@ async def test_following_what_is_done_is_ended_by_the_next_work(
     assert "new: " not in (await done.batchgen("work")).err
 
 
+@pytest.mark.quick("removed")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -468,6 +469,7 @@ def asking(
     )
 
 
+@pytest.mark.quick("run")
 @pytest.mark.parametrize("is_killed", [False, True], ids=["run", "work_after_a_kill"])
 async def test_a_list_is_looked_for_by_the_new_path_in_what_was_answered(
     project: Project, simulator: Simulator, is_killed: bool

@@ -92,6 +92,7 @@ def test_neither_the_import_nor_the_help_loads_what_a_job_needs(code: str) -> No
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.quick("status")
 @pytest.mark.parametrize("command", ["status", "failures", "show"])
 def test_what_only_reads_does_not_load_the_client(command: str) -> None:
     script = (
@@ -172,7 +173,6 @@ async def test_status_failures_and_show_as_json_and_as_text(
     assert "attempt 1: failed, rejected: 400 no such luck, HTTP 400" in shown
 
 
-@pytest.mark.on_both_engines
 async def test_json_of_failures_show_and_retry(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -213,7 +213,6 @@ async def test_json_of_failures_show_and_retry(
     assert simulator.calls == 4
 
 
-@pytest.mark.on_both_engines
 async def test_json_of_export_verify_and_experiments(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -633,7 +632,6 @@ async def test_an_interrupted_enqueueing_keeps_what_it_had_and_goes_on(
 # --- retry ------------------------------------------------------------------------------------
 
 
-@pytest.mark.on_both_engines
 async def test_retry_by_reason_by_id_and_only_to_see(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -666,7 +664,6 @@ async def test_retry_by_reason_by_id_and_only_to_see(
 # --- experiments ------------------------------------------------------------------------------
 
 
-@pytest.mark.on_both_engines
 async def test_experiments_are_listed_renamed_and_deleted(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -744,6 +741,8 @@ async def test_what_init_writes_runs_as_it_is(
     assert simulator.calls == 5
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_the_demo_survives_its_kill_and_a_second_one_calls_nothing(project: Project) -> None:
     # In a process, as what its worker says is seen too.
     project.env["BATCHGEN_DATABASE"] = str(project.path / "not-simulated.db")

@@ -23,6 +23,7 @@ async def mixed(project: Project, batchgen: Typist, simulator: Simulator, words:
     return project
 
 
+@pytest.mark.quick("a.jsonl")
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.messages.jsonl"])
 async def test_an_export_counts_what_it_leaves_out(
     mixed: Project, batchgen: Typist, name: str
@@ -45,6 +46,7 @@ async def test_an_export_of_some_counts_the_others(mixed: Project, batchgen: Typ
     assert failed.err == "1 row -> f.csv\n"
 
 
+@pytest.mark.quick("a.jsonl")
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
 async def test_with_all_the_failed_ones_stand_among_the_others(
     mixed: Project, batchgen: Typist, name: str

@@ -42,6 +42,7 @@ def seen_from_outside(pid: int) -> bytes:
     return (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
 
 
+@pytest.mark.quick("environment")
 @pytest.mark.parametrize("given", ["config", "environment", "option"])
 async def test_it_is_nowhere_while_workers_work_and_after(
     guarded: Project, batchgen: Typist, simulator: Simulator, given: str

@@ -96,6 +96,7 @@ async def test_csv_has_a_column_for_each_field_and_runs_no_formula(labelled: Pro
     assert (third["input.word"], json.loads(third["input.messages"])[0]["content"]) == ("", "Hi")
 
 
+@pytest.mark.quick("=", "@", "\\t=")
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "\uff1d"])
 async def test_a_cell_that_begins_a_formula_is_text(
     project: Project, simulator: Simulator, start: str
@@ -192,6 +193,7 @@ async def test_a_big_table_is_written_in_groups(project: Project, words: Words) 
     assert ids == [str(n + 1) for n in range(11_000)]
 
 
+@pytest.mark.quick("out.csv.gz")
 @pytest.mark.parametrize("name", ["out.xlsx", "out.JSON", "out.csv.gz"])
 async def test_a_file_whose_name_means_another_format_is_refused(
     labelled: Project, name: str
@@ -274,6 +276,7 @@ async def test_alpaca_has_one_instruction(labelled: Project) -> None:
     }
 
 
+@pytest.mark.quick("alpaca")
 @pytest.mark.parametrize(
     ("content", "kind", "what"),
     [
@@ -328,6 +331,7 @@ async def test_failed_items_are_nothing_to_train_on(labelled: Project) -> None:
 # --- OpenAI's batch output --------------------------------------------------------------------
 
 
+@pytest.mark.quick("message0", "message5")
 @pytest.mark.parametrize(
     "message",
     [
@@ -380,6 +384,7 @@ async def test_a_failed_batch_line_has_its_error_and_what_was_sent(
     assert all(isinstance(one["response"]["request_id"], str) for one in (bad, odd, nothing))
 
 
+@pytest.mark.quick('{"id": 7, "choices": [{"message": {"content": "x"}}]}')
 @pytest.mark.parametrize(
     ("answer", "request_id"),
     [
@@ -399,6 +404,7 @@ async def test_the_request_id_of_a_batch_line_is_a_text_always(
     assert line["response"]["request_id"] == request_id
 
 
+@pytest.mark.quick("answers1", "answers5", "answers8")
 @pytest.mark.parametrize(
     ("answers", "kind", "values"),
     [
@@ -451,6 +457,7 @@ async def test_a_format_is_one_entry_and_a_writer(labelled: Project) -> None:
 # --- several files, and a summary -------------------------------------------------------------
 
 
+@pytest.mark.quick("out.jsonl")
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
 async def test_shards_hold_the_rows_in_the_order_of_the_pool(
     project: Project, words: Words, name: str
@@ -575,6 +582,7 @@ async def test_a_table_goes_to_stdout_too(labelled: Project) -> None:
     assert pq.read_table(io.BytesIO(out)).num_rows == 3
 
 
+@pytest.mark.quick("csv")
 @pytest.mark.parametrize("kind", ["csv", "parquet", "messages"])
 async def test_a_full_device_is_one_clear_line(labelled: Project, kind: str) -> None:
     out = await labelled.batchgen("export", "--format", kind, "-o", "/dev/full")

@@ -160,6 +160,8 @@ async def test_a_terminal_that_goes_away_drains_the_worker(
     ]  # fmt: skip
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_under_nohup_a_terminal_that_goes_away_stops_nothing(
     project: Project, simulator: Simulator, words: Words
 ) -> None:
@@ -209,6 +211,7 @@ def filled(command: tuple[str, ...], name: str) -> list[str]:
     return [word.format(name) for word in command]
 
 
+@pytest.mark.quick("export -o {}", "work -o {}")
 @pytest.mark.parametrize("command", WRITERS, ids=" ".join)
 async def test_a_file_that_batchgen_did_not_write_is_replaced_only_by_force(
     done_project: Project, command: tuple[str, ...]
@@ -238,6 +241,7 @@ KEPT = {
 }
 
 
+@pytest.mark.quick("command0", "command3", "command4", "command7", "command12")
 @pytest.mark.parametrize(
     ("command", "name"),
     [*((WRITERS[0], name) for name in KEPT), *((one, "link.jsonl") for one in WRITERS[1:])],
@@ -266,6 +270,7 @@ async def test_a_file_of_a_project_is_never_replaced(
     assert (target.read_bytes() if target.exists() else None) == before
 
 
+@pytest.mark.quick("export -o {}", "work -o {}")
 @pytest.mark.parametrize("command", WRITERS, ids=" ".join)
 async def test_a_pool_is_never_replaced(done_project: Project, command: tuple[str, ...]) -> None:
     before = (done_project.path / "pool.jsonl").read_bytes()
@@ -274,6 +279,7 @@ async def test_a_pool_is_never_replaced(done_project: Project, command: tuple[st
     assert (done_project.path / "pool.jsonl").read_bytes() == before
 
 
+@pytest.mark.quick("pool.py:items")
 @pytest.mark.parametrize(
     ("source", "name"), [("texts", "texts/sub/b.txt"), ("pool.py:items", "pool.py")]
 )
@@ -320,6 +326,7 @@ async def test_a_project_that_was_moved_goes_on_with_its_files(done_project: Pro
     assert (await moved.batchgen("work", "-o", "live.jsonl")).code == 0
 
 
+@pytest.mark.quick("work -o {}")
 @pytest.mark.parametrize(
     "command", [("export", "-o", "{}"), ("run", "pool.jsonl", "-o", "{}"), ("work", "-o", "{}")],
     ids=" ".join,

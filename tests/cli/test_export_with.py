@@ -98,6 +98,7 @@ async def test_a_conversation_has_the_reasoning_in_its_answer(
     assert ["reasoning_content" in chat["messages"][-1] for chat in without] == [False] * 3
 
 
+@pytest.mark.quick("--follow --with body")
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

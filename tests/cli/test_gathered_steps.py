@@ -134,6 +134,7 @@ async def test_what_more_samples_of_known_items_make_stale_is_told(
     assert "stale" not in again.out
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("until", ["2", "6"])
 async def test_a_gathering_that_is_added_is_told_once_an_item(
     project: Project, simulator: Simulator, until: str

@@ -24,6 +24,7 @@ async def elsewhere(project: Project, batchgen: Typist) -> Project:
     return project
 
 
+@pytest.mark.quick("command1", "command7", "command4")
 @pytest.mark.parametrize(
     "command",
     [
@@ -67,6 +68,7 @@ async def test_quiet_and_verbose_after_the_command_are_heeded(
     assert (quiet.code, quiet.err) == (0, "")
 
 
+@pytest.mark.quick("run", "view", "set")
 @pytest.mark.parametrize("name", cli.list_commands(None))  # type: ignore[arg-type]  # not used
 async def test_every_command_has_help_by_h_with_them_in_one_line(
     batchgen: Typist, name: str
@@ -133,6 +135,7 @@ async def test_a_shell_completes_steps(project: Project, batchgen: Typist) -> No
     ]  # fmt: skip
 
 
+@pytest.mark.quick("status", "run pool.jsonl", "retry --id 1")
 @pytest.mark.parametrize(
     "command",
     [
@@ -162,6 +165,7 @@ async def test_what_is_proposed_is_about_the_same_config_and_database(
     assert typed or command[0] in ("status", "retry", "experiments")
 
 
+@pytest.mark.quick("experiments rename nothing x")
 @pytest.mark.parametrize(
     "command",
     [
@@ -179,6 +183,7 @@ async def test_an_experiment_that_no_option_names_is_not_to_be_chosen_by_one(
     assert (done.code, done.err) == (2, f"error: {problem}\n")
 
 
+@pytest.mark.quick("reparse", "failures")
 @pytest.mark.parametrize(
     ("command", "proposed"),
     [

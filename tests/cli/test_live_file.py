@@ -156,6 +156,7 @@ def edit(file: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b"w04", b"W04"))
 
 
+@pytest.mark.quick("edit")
 @pytest.mark.parametrize("harm", [Path.unlink, cut, edit])
 async def test_a_file_that_is_not_as_it_was_left_is_written_anew(
     project: Project, simulator: Simulator, harm: Callable[[Path], None]
@@ -170,6 +171,7 @@ async def test_a_file_that_is_not_as_it_was_left_is_written_anew(
     await right(project)
 
 
+@pytest.mark.quick("cut")
 @pytest.mark.parametrize("harm", [Path.unlink, cut])
 async def test_the_same_while_the_worker_lives(
     project: Project, simulator: Simulator, harm: Callable[[Path], None]
@@ -234,6 +236,8 @@ async def test_one_writer_a_file_and_the_second_works_without_it(
     await right(project)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_processes_share_one_file_that_their_parent_writes(
     project: Project, simulator: Simulator
 ) -> None:
@@ -488,6 +492,7 @@ async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_c
         live.release()
 
 
+@pytest.mark.quick("edited")
 @pytest.mark.parametrize("change", ["edited", "repeated"])
 async def test_a_line_far_from_the_end_that_was_changed_is_noticed(
     project: Project, simulator: Simulator, change: str

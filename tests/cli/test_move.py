@@ -123,6 +123,7 @@ async def test_there_and_back_nothing_is_another(rich: Project, there: PostgresA
     assert (await well(rich, "--db", "back.db", "verify")).code == 0
 
 
+@pytest.mark.slow
 async def test_from_any_kind_to_any_kind(
     rich: Project, there: PostgresAddress, postgres_server: Cluster
 ) -> None:
@@ -139,6 +140,7 @@ async def test_from_any_kind_to_any_kind(
     postgres_server.drop(elsewhere)
 
 
+@pytest.mark.quick("default")
 @pytest.mark.parametrize("name", ["demo", "default"])
 async def test_the_export_is_the_same_on_all_three(
     rich: Project, there: PostgresAddress, name: str
@@ -163,6 +165,7 @@ async def test_work_goes_on_where_it_stopped(
     await well(rich, "--db", there.url, "verify")
 
 
+@pytest.mark.quick("True")
 @pytest.mark.parametrize("to_server", [True, False])
 async def test_the_old_one_takes_no_more_work(
     rich: Project, there: PostgresAddress, simulator: Simulator, to_server: bool
@@ -200,6 +203,7 @@ async def test_the_old_one_takes_no_more_work(
     assert f"was moved to {name}." in elsewhere.err
 
 
+@pytest.mark.quick("True")
 @pytest.mark.parametrize("to_server", [True, False])
 async def test_who_had_it_open_before_is_refused_too(
     rich: Project, there: PostgresAddress, to_server: bool
@@ -287,6 +291,7 @@ async def test_it_goes_into_an_empty_database_alone(
     await well(rich, "move", "batchgen.db", there.url)  # nothing of it did any harm
 
 
+@pytest.mark.quick("False")
 @pytest.mark.parametrize("to_server", [True, False])
 async def test_what_was_moved_away_is_to_be_removed_before_another_trip(
     rich: Project, there: PostgresAddress, to_server: bool
@@ -331,6 +336,7 @@ async def test_what_is_contradictory_is_not_moved(rich: Project, there: Postgres
     await well(rich, "work", "--max-items", "1")
 
 
+@pytest.mark.quick("between the commits-False", "proving-True")
 @pytest.mark.parametrize("to_server", [True, False])
 @pytest.mark.parametrize("point", POINTS)
 async def test_killed_at_any_moment_one_of_them_works(

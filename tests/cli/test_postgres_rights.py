@@ -37,6 +37,7 @@ async def filled(project: Project, postgres: PostgresAddress) -> None:
     assert run.code == 0, run.err
 
 
+@pytest.mark.quick("True")
 @pytest.mark.parametrize("sequences", [True, False])
 async def test_who_may_only_look_is_told_so(
     project: Project, postgres: PostgresAddress, looker: PostgresAddress, sequences: bool

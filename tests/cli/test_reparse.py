@@ -162,7 +162,6 @@ async def test_a_dry_run_shows_differences_and_writes_nothing(
     assert project.query("select count(*) from recipes") == [(1,)]
 
 
-@pytest.mark.on_both_engines
 async def test_a_parser_that_kills_the_process_costs_nothing(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -381,6 +380,7 @@ async def test_pages_that_were_written_stay_when_a_later_one_dies(
     assert parsed_of(project) == [f"[{n}]" for n in range(700)]
 
 
+@pytest.mark.quick("9")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_a_signal_ends_it_with_what_was_written(
     project: Project, batchgen: Typist, end: signal.Signals

@@ -32,7 +32,6 @@ async def answered(project: Project, simulator: Simulator) -> Project:
     return project
 
 
-@pytest.mark.on_both_engines
 async def test_each_done_row_is_an_item(answered: Project, simulator: Simulator) -> None:
     done = await answered.batchgen("run", "results:first")
     assert done.code == 0, done.err
@@ -93,6 +92,7 @@ async def test_every_variant_is_an_item_of_its_own(project: Project) -> None:
     assert [name for (name,) in rows] == ["a", "a@2", "a@2#2"]
 
 
+@pytest.mark.quick("results:second")
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
@@ -123,6 +123,8 @@ async def test_without_a_database_nothing_is_made(project: Project) -> None:
     assert sorted(path.name for path in project.path.iterdir()) == ["config.yaml", "prompts"]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_many_results_are_read_in_pages(project: Project, words: Words) -> None:
     project.pool(words(1200))
     await project.batchgen("run", "pool.jsonl", "-c", "100", "--experiment", "first")

@@ -179,6 +179,7 @@ async def test_where_nothing_is_reviewed_none_is_rejected(labelled: Project) -> 
     assert await lines(labelled, "--reviewed", "accepted") == []
 
 
+@pytest.mark.quick("ids0", "ids2", "ids5")
 @pytest.mark.parametrize(
     ("where", "ids"),
     [
@@ -287,6 +288,7 @@ async def test_an_export_by_verdict_has_a_file_of_its_own(reviewed: Project) -> 
     assert (await reviewed.batchgen("verify")).code == 0
 
 
+@pytest.mark.quick("options1")
 @pytest.mark.parametrize(
     ("options", "words"),
     [

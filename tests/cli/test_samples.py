@@ -64,7 +64,6 @@ async def test_each_item_becomes_as_many_rows_one_after_the_other(
     ]  # fmt: skip
 
 
-@pytest.mark.on_both_engines
 async def test_the_same_command_adds_nothing_and_more_samples_the_rest(
     project: Project, batchgen: Typist
 ) -> None:
@@ -340,6 +339,8 @@ async def test_where_chooses_samples_before_they_are_grouped(
     assert (none.code, none.out) == (0, "")
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_groups_that_are_read_in_many_pages_are_whole(
     project: Project, batchgen: Typist, monkeypatch: pytest.MonkeyPatch
 ) -> None:

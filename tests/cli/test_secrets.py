@@ -89,6 +89,7 @@ async def test_the_key_that_a_server_sends_back_is_stored_and_shown_nowhere(
     assert kept == [(len(ECHOES),)]
 
 
+@pytest.mark.quick("location")
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -123,6 +124,7 @@ BROKEN_HTTP = {
 }
 
 
+@pytest.mark.quick("status line", "header name", "half of it")
 @pytest.mark.parametrize("reply", BROKEN_HTTP.values(), ids=BROKEN_HTTP)
 async def test_a_reply_that_is_no_http_is_told_without_its_bytes(
     looking: Project, batchgen: Typist, reply: str
@@ -154,6 +156,7 @@ DISGUISES: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.quick("plain", "html", "unicode")
 @pytest.mark.parametrize("form", DISGUISES)
 async def test_a_key_in_disguise_is_found_too(
     looking: Project, batchgen: Typist, simulator: Simulator, form: str
@@ -246,6 +249,7 @@ async def test_an_answer_may_speak_of_the_host(
     assert looking.export()[0]["response"] == "127.0.0.1 and \\/ 127.0.0.1"
 
 
+@pytest.mark.quick("401")
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key_is_not_in_the_message_that_says_so(
     looking: Project, batchgen: Typist, simulator: Simulator, status: int
@@ -259,6 +263,8 @@ async def test_a_refused_key_is_not_in_the_message_that_says_so(
     assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_killed_worker_leaves_the_key_in_no_file_nor_in_the_process_list(
     looking: Project, simulator: Simulator
 ) -> None:
@@ -311,6 +317,7 @@ SENT_SECRETS = (
 )  # fmt: skip
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("processes", ["1", "2"])
 async def test_what_is_sent_with_each_request_is_stored_and_shown_nowhere(
     looking: Project, batchgen: Typist, simulator: Simulator, processes: str

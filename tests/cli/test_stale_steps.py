@@ -84,7 +84,6 @@ async def test_where_the_value_stays_nothing_is_stale(done: Project) -> None:
     assert states(done)["critique"] == {"done": 2}
 
 
-@pytest.mark.on_both_engines
 async def test_a_done_row_that_is_asked_again_makes_its_chain_stale(
     done: Project, simulator: Simulator
 ) -> None:

@@ -34,7 +34,6 @@ async def enqueued(project: Project, words: Words) -> Project:
     return project
 
 
-@pytest.mark.on_both_engines
 async def test_a_paused_worker_sends_no_more_until_it_is_resumed(
     enqueued: Project, simulator: Simulator
 ) -> None:
@@ -130,6 +129,7 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
     assert simulator.calls == ITEMS
 
 
+@pytest.mark.quick("options0")
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_stop_drains_and_exits_as_sigterm_does(
     enqueued: Project, simulator: Simulator, options: tuple[str, ...]

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from tests.cli.test_steps import states, two_steps
 from tests.kits.project import Project
 
@@ -21,7 +19,6 @@ async def test_an_experiment_is_listed_with_its_steps(two_steps: Project) -> Non
     )
 
 
-@pytest.mark.on_both_engines
 async def test_it_is_renamed_and_deleted_with_its_steps(two_steps: Project) -> None:
     await two_steps.batchgen("run", "pool.jsonl")
     for one in ("demo/critique", "demo/draft"):

@@ -110,6 +110,7 @@ async def test_a_dry_run_counts_what_a_conversation_begins_with(project: Project
     assert b + 10 < c < b + 30
 
 
+@pytest.mark.quick("chosen1")
 @pytest.mark.parametrize("chosen", [("--experiment", "demo/draft"), ("--step", "draft")])
 async def test_one_step_can_be_worked_on_alone(two_steps: Project, chosen: tuple[str, ...]) -> None:
     await two_steps.batchgen("enqueue", "pool.jsonl")
@@ -168,7 +169,6 @@ async def test_status_has_a_table_of_the_steps(two_steps: Project) -> None:
     assert (one["experiments"][0]["name"], one["total"]["pending"]) == ("demo/critique", 3)
 
 
-@pytest.mark.on_both_engines
 async def test_show_has_the_whole_chain(two_steps: Project) -> None:
     await two_steps.batchgen("run", "pool.jsonl")
     shown = json.loads((await two_steps.batchgen("show", "a-2", "--json")).out)

@@ -26,6 +26,7 @@ async def in_a_shell(project: Project, command: str) -> tuple[int | None, str]:
     return shell.returncode, said.decode()
 
 
+@pytest.mark.quick("export -o -", "status")
 @pytest.mark.parametrize(
     "command", ["status", "status --json", "show 1", "export -o -", "enqueue pool.jsonl --dry-run"]
 )

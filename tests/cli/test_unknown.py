@@ -39,7 +39,6 @@ async def total(batchgen: Typist) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name.startswith("unknown")}
 
 
-@pytest.mark.on_both_engines
 async def test_it_is_told_before_and_after_another_takes_over(
     project: Project, simulator: Simulator, batchgen: Typist
 ) -> None:
@@ -73,6 +72,7 @@ async def test_without_any_there_is_nothing_to_know(project: Project, batchgen: 
     }
 
 
+@pytest.mark.quick("model1")
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -131,6 +131,8 @@ async def test_calls_of_a_later_step_count_with_what_their_prompts_hold(
     assert found["unknown_max_calls"] == SLOTS
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_of_very_many_only_some_are_looked_at(project: Project, batchgen: Typist) -> None:
     project.config(price=CENT_A_TOKEN, max_tokens=MAX_TOKENS)
     project.pool([{"word": "a"}])

@@ -112,6 +112,7 @@ async def test_bad_lines_of_a_pool_and_of_a_template_do_not_steer_it(
 ANSWER = "5 € for 人工智能 🎉"
 
 
+@pytest.mark.quick("ascii")
 @pytest.mark.parametrize("encoding", ["latin-1", "gbk", "ascii"])
 async def test_a_terminal_that_is_not_utf8_gets_replaced_characters(
     project: Project, simulator: Simulator, encoding: str

@@ -429,6 +429,7 @@ def test_on_a_database_it_is_one_line_too(directory: Path, run: Run, case: Case)
     assert not (directory / "output").exists()
 
 
+@pytest.mark.quick("stdin", "json", "command-unknown")
 @pytest.mark.parametrize(
     "case",
     on_engines([case for case in REFUSED + BAD_LINES if case.id in THROUGH_THE_COMMAND]),
@@ -662,6 +663,7 @@ def test_a_variable_in_other_braces_is_told_of(directory: Path, run: Run) -> Non
     )
 
 
+@pytest.mark.quick("{{ tone }}")
 @pytest.mark.parametrize("written", ["{ tone }", "{tone!r}", "{tone:>9}", "{{ tone }}"])
 def test_a_variable_as_other_languages_write_it_is_told_of(
     directory: Path, run: Run, written: str

@@ -112,13 +112,13 @@ def calls_of(job: ChainsJob) -> int:
     return sum(job.calm.calls.values())
 
 
-# The number of workers with which the fast set runs a cell; 0: `--slow` alone does, as all others.
+# The number of workers with which the quick set runs a cell; all others `--slow` alone does.
 CELLS: dict[Moment, dict[str, int]] = {
-    at_the_first_calls: {"conversation": 1},
-    between_commits: {"each": 4},
-    waiting_in_the_middle: {"when": 1},
-    answered_but_not_committed: {"gather": 1, "function": 0, "each": 0},
-    in_the_function: {"function": 4},
+    at_the_first_calls: {},
+    between_commits: {},
+    waiting_in_the_middle: {},
+    answered_but_not_committed: {"gather": 1},
+    in_the_function: {},
 }
 MANY = (1, 4)
 

@@ -92,6 +92,8 @@ async def test_runs_killed_at_random_moments_lose_nothing_and_export_the_same_by
     await assert_whole(project)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_an_enqueue_killed_again_and_again_goes_on_without_a_second_copy(
     project: Project, words: Words
 ) -> None:

@@ -180,13 +180,13 @@ async def waiting_to_try_again(
 
 AtWork = Callable[[WholeJob, list[Process]], AbstractAsyncContextManager[list[Process]]]
 
-# The number of workers with which the fast set runs a cell; 0: `--slow` alone does, as all others.
+# The number of workers with which the quick set runs a cell; 0: `--slow` alone does, as all others.
 AT_WORK: dict[AtWork, tuple[int, ...]] = {
     #                          KILL TERM INT TWICE SUSPEND
-    waiting_for_the_model:      (4,   1,   0,   2,   1),
-    answered_but_not_committed: (2,   0,   1,   0,   2),
-    between_commits:            (1,   2,   0,   0,   0),
-    waiting_to_try_again:       (2,   0,   0,   0,   0),
+    waiting_for_the_model:      (0,   1,   0,   0,   0),
+    answered_but_not_committed: (2,   0,   0,   0,   0),
+    between_commits:            (1,   0,   0,   0,   0),
+    waiting_to_try_again:       (0,   0,   0,   0,   0),
 }  # fmt: skip
 
 
@@ -331,15 +331,15 @@ async def export_before_it_is_recorded(job: WholeJob, end: End) -> AsyncIterator
 
 OneCommand = Callable[[WholeJob, End], AbstractAsyncContextManager[Process]]
 
-# 1: the fast set runs it too.
+# 1: the quick set runs it too.
 ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
     #                                        KILL TERM INT TWICE SUSPEND
-    enqueue_between_two_chunks:               (1,   0,   0,   0,   0),
-    enqueue_while_it_writes:                  (1,   0,   1,   0,   0),
-    first_command_before_it_makes_its_tables: (1,   0,   0,   0,   0),
-    first_command_while_it_makes_its_tables:  (1,   0,   0,   0,   0),
-    retry_while_it_writes:                    (1,   1,   0,   0,   0),
-    export_while_it_writes:                   (1,   0,   0,   1,   0),
+    enqueue_between_two_chunks:               (0,   0,   0,   0,   0),
+    enqueue_while_it_writes:                  (1,   0,   0,   0,   0),
+    first_command_before_it_makes_its_tables: (0,   0,   0,   0,   0),
+    first_command_while_it_makes_its_tables:  (0,   0,   0,   0,   0),
+    retry_while_it_writes:                    (1,   0,   0,   0,   0),
+    export_while_it_writes:                   (0,   0,   0,   0,   0),
     export_before_it_is_recorded:             (1,   0,   0,   0,   0),
 }  # fmt: skip
 
@@ -498,6 +498,7 @@ async def interrupt_until_it_ends(process: Process) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.quick("18")
 @pytest.mark.parametrize("then", [SIGCONT, SIGKILL])
 async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_and_no_more(
     job: WholeJob, calm: list[Line], then: Any
@@ -517,6 +518,7 @@ async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_an
 
 
 # The sleeper, in the heartbeat that it wakes up in, finds that the leases of all have run out.
+@pytest.mark.slow
 @pytest.mark.only_sqlite("writers of a server do not take turns")
 async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dead(
     job: WholeJob,

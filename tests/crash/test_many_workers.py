@@ -51,6 +51,7 @@ async def test_chaos_loses_nothing_and_asks_nothing_twice(plan: Plan, tmp_path: 
     assert result.calls >= result.items > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seconds", [4, pytest.param(60, marks=pytest.mark.slow)], ids=["in short", "for a minute"]
 )
@@ -89,6 +90,7 @@ async def test_a_new_worker_takes_over_from_dead_ones_as_it_joins(
     assert contradictions(project, await project.batchgen("verify")) == []
 
 
+@pytest.mark.slow
 async def test_writers_that_reset_the_log_all_the_time_do_not_damage_the_file(
     tmp_path: Path,
 ) -> None:

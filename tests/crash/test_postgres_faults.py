@@ -141,6 +141,7 @@ async def test_a_server_away_for_longer_than_leases_costs_no_call(
     await is_whole(enqueued, url)
 
 
+@pytest.mark.slow
 async def test_a_server_away_for_longer_than_the_patience_ends_the_work_which_then_goes_on(
     project: Project, simulator: Simulator, server: Server, url: str
 ) -> None:
@@ -166,6 +167,7 @@ async def test_a_server_away_for_longer_than_the_patience_ends_the_work_which_th
     assert execute(url, UNKNOWN) == [(SLOTS,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.slow), "crash"])
 async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
     enqueued: Project, simulator: Simulator, server: Server, url: str, how: str
@@ -315,6 +317,7 @@ async def test_commits_that_nobody_hears_of_are_neither_lost_nor_done_twice(
     await is_whole(enqueued, url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [SIGKILL, SIGSTOP])
 async def test_a_worker_that_is_gone_or_stands_still_is_taken_over_from(
     enqueued: Project, simulator: Simulator, url: str, signum: int

@@ -136,6 +136,7 @@ async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words
     assert simulator.calls <= ITEMS + SLOTS
 
 
+@pytest.mark.quick("enqueue pool.jsonl", "work")
 @pytest.mark.parametrize(
     "command", [("enqueue", "pool.jsonl"), ("work",), ("retry",), ("export",)], ids=" ".join
 )
@@ -330,6 +331,7 @@ async def test_a_directory_that_has_become_read_only_is_named(
 # --- the file ---------------------------------------------------------------------------------
 
 
+@pytest.mark.quick("replaced")
 @pytest.mark.parametrize("how", ["moved", "replaced"])
 async def test_a_database_that_goes_away_under_a_worker_and_is_put_back_costs_nothing(
     project: Project, typist: Typist, simulator: Simulator, how: str
@@ -581,6 +583,7 @@ async def test_a_worker_that_died_before_the_clock_was_set_back_is_taken_over_at
 
 
 # All for the same reason: the time of the next try is in the table, by the old clock.
+@pytest.mark.quick("500, then a restart")
 @pytest.mark.parametrize(
     ("trouble", "killed"),
     [

@@ -76,6 +76,7 @@ def problems_of(database: Path) -> list[str]:
         connection.close()
 
 
+@pytest.mark.slow
 async def test_every_prefix_of_the_log_is_without_contradiction(
     whole_wal: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ async def test_a_sample_of_prefixes_leads_to_the_same_export(
         assert (await resumed.batchgen("verify")).code == 0
 
 
+@pytest.mark.quick("function")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 async def test_every_prefix_of_the_log_has_whole_chains(
     project: Project, simulator: Simulator, kind: Pipeline, slow: bool

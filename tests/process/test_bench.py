@@ -18,6 +18,7 @@ from bench.project import ROOT
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured by what Linux tells")
 
 
+@pytest.mark.slow
 def test_the_client_benchmark_measures_whole_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,6 +30,7 @@ def test_the_client_benchmark_measures_whole_processes(
     assert all(figure.value > 0 for figure in table.figures if "without" not in figure.what)
 
 
+@pytest.mark.slow
 def test_the_adaptive_benchmark_reads_the_ledger_of_each_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

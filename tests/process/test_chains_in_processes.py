@@ -78,6 +78,8 @@ async def test_processes_know_the_servers_and_functions_of_the_steps(
     assert (simulator.calls, other.calls) == (12, 12)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_function_that_ends_the_process_costs_its_own_row_alone(
     tmp_path: Path, simulator: Simulator, other: Simulator
 ) -> None:
@@ -96,6 +98,8 @@ async def test_a_function_that_ends_the_process_costs_its_own_row_alone(
     assert any("the function of a step ended the process, by os._exit(0)" in one for one in said)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_stop_leaves_rows_of_functions_that_run_to_the_next(
     tmp_path: Path, simulator: Simulator, other: Simulator
 ) -> None:

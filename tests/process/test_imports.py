@@ -31,6 +31,7 @@ def loaded(directory: Path, *arguments: str) -> set[str]:
     return set(run.stdout.partition("loaded: ")[2].split())
 
 
+@pytest.mark.quick("status", "--help")
 @pytest.mark.only_sqlite("psycopg loads asyncio and more")
 @pytest.mark.parametrize(
     ("command", "most_of_ours", "needless"),
@@ -85,6 +86,8 @@ async def test_a_worker_loads_after_its_first_call_what_that_does_not_need(
     assert set(run.out.splitlines()) == {"after the first call: True"}
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_worker_on_no_terminal_loads_nothing_that_draws(project: Project) -> None:
     project.pool([])
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
@@ -93,6 +96,8 @@ async def test_a_worker_on_no_terminal_loads_nothing_that_draws(project: Project
     assert "batchgen.display.live" not in modules
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_worker_that_writes_no_file_loads_neither_exports_nor_pools(
     project: Project,
 ) -> None:
@@ -103,6 +108,8 @@ async def test_a_worker_that_writes_no_file_loads_neither_exports_nor_pools(
     assert [name for name in needless if name in modules] == []
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_what_has_no_steps_loads_none_of_their_rules(
     project: Project, simulator: Simulator
 ) -> None:

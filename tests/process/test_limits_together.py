@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from batchgen.simulate import Simulator
 from tests.kits.project import Project, ended
 
@@ -17,6 +19,8 @@ def most_within(window_s: float, at_s: Sequence[float]) -> int:
     return max(sum(0 <= at - first < window_s for at in at_s) for first in at_s)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_two_commands_with_one_key_spread_their_requests(
     project: Project, simulator: Simulator, words: Words
 ) -> None:

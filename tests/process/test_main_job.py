@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from batchgen.simulate import Simulator
 from tests.kits.project import Project
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_500_items_cost_500_calls_and_come_out_in_order(
     project: Project, simulator: Simulator, words: Words
 ) -> None:

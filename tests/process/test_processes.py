@@ -49,6 +49,8 @@ def states(project: Project) -> list[Any]:
     return project.query("select state, tries, count(*) from work group by 1, 2 order by 1")
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_they_share_the_slots_and_each_item_is_answered_once(
     project: Project, simulator: Simulator
 ) -> None:
@@ -63,6 +65,8 @@ async def test_they_share_the_slots_and_each_item_is_answered_once(
     assert (await project.batchgen("verify")).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_run_takes_processes_too_and_exports(project: Project, simulator: Simulator) -> None:
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
     run = await project.process("run", "pool.jsonl", "--processes", "3", "-c", "6")
@@ -71,7 +75,6 @@ async def test_run_takes_processes_too_and_exports(project: Project, simulator: 
     assert simulator.calls == ITEMS
 
 
-@pytest.mark.on_both_engines
 async def test_one_that_is_killed_leaves_its_items_to_the_others(
     project: Project, simulator: Simulator
 ) -> None:
@@ -86,6 +89,8 @@ async def test_one_that_is_killed_leaves_its_items_to_the_others(
     assert simulator.calls == ITEMS + children[killed]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_when_all_are_killed_it_is_an_error(project: Project, simulator: Simulator) -> None:
     process, children = await with_calls_in_flight(project, simulator)
     for pid in children:
@@ -97,6 +102,8 @@ async def test_when_all_are_killed_it_is_an_error(project: Project, simulator: S
     assert (await project.batchgen("work")).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["parent", "terminal"])
 async def test_a_first_signal_drains_them_all(
     project: Project, simulator: Simulator, to: str
@@ -124,6 +131,8 @@ async def test_a_sigterm_to_all_processes_at_once_drains_them(
     assert project.query("select sum(unknown_calls) from totals") == [(0,)]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_second_signal_leaves_the_calls_in_flight(
     project: Project, simulator: Simulator
 ) -> None:
@@ -138,6 +147,8 @@ async def test_a_second_signal_leaves_the_calls_in_flight(
     assert project.query("select sum(unknown_calls) from totals") == [(SLOTS,)]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_when_the_parent_is_killed_the_children_drain_and_go(
     project: Project, simulator: Simulator
 ) -> None:
@@ -158,6 +169,8 @@ async def _gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.parametrize("to_server", [False, True])
 async def test_a_move_while_they_begin_is_what_the_end_says(
     project: Project, simulator: Simulator, postgres: PostgresAddress, to_server: bool
@@ -189,6 +202,8 @@ async def test_a_move_while_they_begin_is_what_the_end_says(
     assert (await project.batchgen("--db", str(new), "work")).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_caller_that_is_cancelled_however_often_drains_them_and_waits_for_their_end(
     project: Project, simulator: Simulator
 ) -> None:
@@ -219,6 +234,8 @@ async def test_a_caller_that_is_cancelled_however_often_drains_them_and_waits_fo
     assert project.query("select sum(unknown_calls) from totals") == [(0,)]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_bug_in_the_parent_ends_the_run_and_is_said(
     project: Project, simulator: Simulator
 ) -> None:
@@ -240,6 +257,8 @@ async def test_a_bug_in_the_parent_ends_the_run_and_is_said(
     assert project.query("select * from workers") == []
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_wrong_key_halts_them_all_for_a_handful_of_calls(
     project: Project, simulator: Simulator
 ) -> None:
@@ -252,6 +271,8 @@ async def test_a_wrong_key_halts_them_all_for_a_handful_of_calls(
     assert simulator.calls <= 2 * 4
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_one_that_is_served_nothing_beside_others_stops_nobody(project: Project) -> None:
     answer = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
     workers: list[Any] = []  # the connections: each worker has one slot
@@ -282,6 +303,8 @@ async def test_one_that_is_served_nothing_beside_others_stops_nobody(project: Pr
     assert ("the others do its work" in work.err) == (len(workers) == 2)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_max_items_and_failures_are_those_of_all(
     project: Project, simulator: Simulator
 ) -> None:
@@ -291,6 +314,8 @@ async def test_max_items_and_failures_are_those_of_all(
     assert "6 done, 1 failed, 53 left" in work.err
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_the_share_of_one_that_is_killed_is_left_and_said_to_be(
     project: Project, simulator: Simulator
 ) -> None:
@@ -327,6 +352,8 @@ async def test_the_key_is_in_no_process_list(project: Project, simulator: Simula
     assert (await ended(process)).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_what_a_child_logs_is_said_once_by_the_parent(
     project: Project, simulator: Simulator
 ) -> None:
@@ -339,6 +366,8 @@ async def test_what_a_child_logs_is_said_once_by_the_parent(
     assert len(list((project.path / "logs").iterdir())) == 2
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_parser_that_prints_and_reads_does_not_get_in_between(
     project: Project, simulator: Simulator
 ) -> None:

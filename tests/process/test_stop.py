@@ -48,6 +48,7 @@ def states(project: Project) -> list[Any]:
     return project.query("select state, tries, count(*) from work group by 1, 2 order by 1")
 
 
+@pytest.mark.quick("15-143")
 @pytest.mark.parametrize(("signum", "code"), [(SIGINT, 130), (SIGTERM, 143)])
 async def test_the_first_signal_finishes_what_is_in_flight_and_sends_nothing_twice(
     project: Project, simulator: Simulator, signum: signal.Signals, code: int
@@ -64,7 +65,6 @@ async def test_the_first_signal_finishes_what_is_in_flight_and_sends_nothing_twi
     assert simulator.calls == ITEMS
 
 
-@pytest.mark.on_both_engines
 async def test_a_stop_in_full_flow_keeps_every_answer(
     project: Project, simulator: Simulator
 ) -> None:
@@ -81,6 +81,7 @@ async def test_a_stop_in_full_flow_keeps_every_answer(
     assert (simulator.calls, set(simulator.ledger.values())) == (300, {1})
 
 
+@pytest.mark.quick("15-2-143")
 @pytest.mark.parametrize(
     ("first", "second", "code"), [(SIGINT, SIGINT, 130), (SIGTERM, SIGINT, 143)]
 )
@@ -219,6 +220,7 @@ async def test_a_parser_that_hangs_does_not_keep_the_process_from_ending(
 # --- on a terminal ------------------------------------------------------------------------------
 
 
+@pytest.mark.quick("1")
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
 async def test_ctrl_c_leaves_the_terminal_as_it_was(
     project: Project, simulator: Simulator, terminal: Terminal, times: int

@@ -59,6 +59,7 @@ def batchgen(home: Path, where: Path, *arguments: str) -> str:
     return run(where, str(home / "bin/batchgen"), *arguments)
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_file_of_the_package_and_what_ships_with_it(wheel: Path) -> None:
     files = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = {

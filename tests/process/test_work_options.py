@@ -188,6 +188,7 @@ def test_every_option_has_its_place() -> None:
     assert set(SHOWN_BY) == {option.name for option in own}
 
 
+@pytest.mark.quick("halt_when_so_many_failed", "share_limits_and_items_of_one_experiment")
 @pytest.mark.parametrize("run", dict.fromkeys(SHOWN_BY.values()), ids=lambda run: run.__name__)
 async def test_the_processes(run: Run, project: Project, simulator: Simulator) -> None:
     await run(project, simulator)

@@ -75,6 +75,7 @@ def test_fewer_copies_than_before_are_the_first_ones(table: Table) -> None:
     assert table.enqueue("a", "a", "a") == [1, 2, 3]
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 def test_copies_are_counted_over_the_edges_of_chunks(table: Table, chunk: int) -> None:
     pool = list("aabaa")
@@ -83,6 +84,7 @@ def test_copies_are_counted_over_the_edges_of_chunks(table: Table, chunk: int) -
     assert table.inputs() == pool
 
 
+@pytest.mark.quick("1")
 @pytest.mark.parametrize("chunks_done", [0, 1, 2, 3])
 def test_a_pass_that_was_cut_off_is_completed_by_the_next(table: Table, chunks_done: int) -> None:
     pool = list("aabaa")
@@ -92,6 +94,7 @@ def test_a_pass_that_was_cut_off_is_completed_by_the_next(table: Table, chunks_d
     assert table.inputs() == pool
 
 
+@pytest.mark.quick("sqlite")
 @given(
     pool=st.lists(st.sampled_from("abc"), max_size=12),
     chunks=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -351,6 +354,7 @@ def test_the_present_recipe_goes_on_while_items_are_in_flight(table: Table) -> N
     assert (into.running, into.asked_anew, into.first) == (0, 0, 2)
 
 
+@pytest.mark.quick("sqlite")
 @given(
     known=st.lists(st.sampled_from("abc"), max_size=6),
     pool=st.lists(st.sampled_from("abcd"), max_size=8),

@@ -394,6 +394,7 @@ async def test_a_series_goes_on_until_now_where_nothing_was_done(
     assert (later.points[-1].minute, is_whole(later, 12)) == (10_020, True)
 
 
+@pytest.mark.quick("sqlite")
 async def test_the_memory_of_series_is_bounded_and_many_months_fit(
     table: Table, database: Any
 ) -> None:

@@ -79,6 +79,7 @@ LISTINGS: list[tuple[Listing, list[int]]] = [
 ]
 
 
+@pytest.mark.quick("2", "50-listing0")
 @pytest.mark.parametrize(("listing", "expected"), LISTINGS)
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
 def test_a_listing_has_its_rows_in_its_order_however_long_a_page_is(
@@ -89,6 +90,7 @@ def test_a_listing_has_its_rows_in_its_order_however_long_a_page_is(
     assert all_pages(table, listing, limit=limit, back=True) == expected[::-1]
 
 
+@pytest.mark.quick("listing1", "listing4", "listing8")
 @pytest.mark.parametrize(("listing", "expected"), LISTINGS)
 def test_from_any_place_a_listing_goes_on_both_ways(
     table: Table, listing: Listing, expected: list[int]
@@ -289,6 +291,7 @@ def test_a_sample_stays_while_others_are_done(table: Table) -> None:
     assert again.item_ids == sample.item_ids
 
 
+@pytest.mark.quick("10")
 @pytest.mark.parametrize("most_drawn", [20_000, 10])
 def test_every_row_is_as_likely(
     table: Table, monkeypatch: pytest.MonkeyPatch, most_drawn: int

@@ -222,6 +222,7 @@ async def test_who_is_cancelled_does_not_wait_for_a_server_that_stands_still(
         assert await database.write(Writer(b"3" * 32))
 
 
+@pytest.mark.quick("settled")
 @pytest.mark.usefixtures("in_no_time")
 @pytest.mark.parametrize("ask", ["write", "settled", "compare_clocks"])
 async def test_who_was_told_to_stop_at_once_does_not_either(server: Server, ask: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -340,6 +341,7 @@ def chosen(some: Sequence[T], which: int) -> T:
     return some[which % len(some)]
 
 
+@pytest.mark.quick("sqlite")
 def test_whatever_happens_in_whatever_order_comes_to_what_the_model_says(
     engine: str, new_table: NewTable
 ) -> None:

@@ -33,6 +33,7 @@ def slow_case(value: float) -> Any:
     return pytest.param(value, marks=pytest.mark.slow)
 
 
+@pytest.mark.quick("60")
 @pytest.mark.parametrize(
     ("workers", "latency_s"), [(1, 0.05), (4, 1.0), (4, 20.0)], ids=lambda value: f"{value:g}"
 )
@@ -66,6 +67,7 @@ def busy(server: Server, share: float, seed: int, *, rpm: int) -> Run:
     return run(straying, ADAPTIVE, seconds=240, workers=2, slots=slots, latency_s=1.0, seed=seed)
 
 
+@pytest.mark.quick("0.1")
 @pytest.mark.parametrize("seed", [1, slow_case(2), slow_case(3)])
 @pytest.mark.parametrize("share", [0.03, 0.1])
 def test_strays_alone_cost_next_to_nothing(share: float, seed: int) -> None:
@@ -76,6 +78,7 @@ def test_strays_alone_cost_next_to_nothing(share: float, seed: int) -> None:
     assert seen.refused(20, 120) == pytest.approx(share, abs=0.02)
 
 
+@pytest.mark.quick("deep")
 @pytest.mark.parametrize("share", [slow_case(0.03), 0.1])
 @pytest.mark.parametrize("rpm", [600, slow_case(6000)])
 @pytest.mark.parametrize("server", [tight, silent, deep, silent_deep, window])
@@ -105,6 +108,7 @@ def after_a_rest(server: Server, seconds: float, then_rpm: int) -> Run:
     return Run([(at_s + START - begin_s, taken) for at_s, taken in second.calls])
 
 
+@pytest.mark.quick("deep-3")
 @pytest.mark.parametrize("seconds", [3, 3600 * 30])
 @pytest.mark.parametrize("server", [tight, silent, deep])
 def test_what_was_found_is_used_at_once_by_the_next_run(server: MakeServer, seconds: float) -> None:
@@ -127,6 +131,7 @@ def test_a_limit_of_a_thousand_calls_a_second_is_found(server: MakeServer) -> No
     assert seen.refused(60, 90) < 0.02
 
 
+@pytest.mark.quick("3-deep", "0.3333333333333333-tight")
 @pytest.mark.parametrize("server", [tight, silent, deep])
 @pytest.mark.parametrize("factor", [3, 1 / 3])
 def test_a_limit_that_changes_is_found_again(server: MakeServer, factor: float) -> None:
@@ -142,6 +147,7 @@ def test_a_limit_that_is_far_higher_than_it_was_is_searched_for_anew() -> None:
     assert seen.refused(420, 480) < 0.02
 
 
+@pytest.mark.quick("None")
 @pytest.mark.parametrize("retry_after_s", [None, 30.0])
 def test_a_server_that_refused_everything_for_a_while_is_soon_used_again(
     retry_after_s: float | None,
@@ -152,6 +158,7 @@ def test_a_server_that_refused_everything_for_a_while_is_soon_used_again(
     assert seen.refused(480, 840) < 0.03
 
 
+@pytest.mark.quick("tight")
 @pytest.mark.parametrize("server", [tight, window])
 def test_a_limit_of_the_users_is_never_exceeded(server: MakeServer) -> None:
     limits = Limits(rpm=300, adaptive=True)

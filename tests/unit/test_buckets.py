@@ -25,6 +25,7 @@ def busiest(sent: list[tuple[float, float]], window_s: float = 60.0) -> float:
     return most
 
 
+@pytest.mark.quick("1-1", "1-7", "1-60", "4-7", "4-121")
 @pytest.mark.parametrize(
     "rpm", [1, 2, 3, 7, 30, 60, 121, 122, 123, 600, pytest.param(6000, marks=pytest.mark.slow)]
 )
@@ -43,6 +44,7 @@ def test_no_sixty_seconds_see_more_requests_than_allowed(
     assert len(sent) >= rpm * minutes * 0.97 - 1
 
 
+@pytest.mark.quick("60", "600")
 @pytest.mark.parametrize("rpm", [60, 600, 6000])
 def test_requests_are_spread_over_the_minute(rpm: int) -> None:
     seen = run(tight(1e9), Limits(rpm=rpm), seconds=60, workers=4)

@@ -58,6 +58,7 @@ def item(number: int = 1, reserved_tokens: int = 0) -> Item:
     )  # fmt: skip
 
 
+@pytest.mark.quick("0")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rpm", [1, 7, 12, 60, 239, 241, 600, 6000])
 def test_whatever_workers_do_with_them_no_sixty_seconds_see_more(rpm: int, seed: int) -> None:
@@ -81,6 +82,7 @@ def test_whatever_workers_do_with_them_no_sixty_seconds_see_more(rpm: int, seed:
     assert len(sent) >= 0.7 * rpm  # so that it was put to the test
 
 
+@pytest.mark.quick("0")
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_held_for_long_is_no_more_than_allowed_when_all_is_wanted_at_once(
     seed: int,
@@ -159,6 +161,7 @@ def test_what_was_taken_by_another_limit_goes_back_before_more_is_sent() -> None
     assert limiter.out[1].calls == 1
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("workers", [2, 4, 7])
 def test_a_slow_limit_is_shared_evenly(workers: int) -> None:
     seen = run(
@@ -227,6 +230,7 @@ def test_a_second_call_is_counted_whether_or_not_there_is_room() -> None:
     assert len(limiter.exchange(1, 1, START + 10_400)) == 1
 
 
+@pytest.mark.quick("60")
 @pytest.mark.parametrize("rpm", [60, 1200])
 def test_what_the_server_takes_is_found_as_if_they_took_turns(rpm: int) -> None:
     found = [

@@ -28,6 +28,7 @@ SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
 CAPS = [UNAVAILABLE, LIMITED, Refused(429, 5.0), UNREACHABLE]
 
 
+@pytest.mark.quick("0.03-None-0.97")
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     ("strays", "retry_after_s", "share"),
@@ -53,6 +54,7 @@ def test_a_short_run_waits_hardly_longer_for_its_last_strays() -> None:
     assert ended_s(0.03) <= ended_s(0.0) + 0.25
 
 
+@pytest.mark.quick("1-refusal3", "3-refusal1", "3-refusal2", "10-refusal0")
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("refusal", CAPS)
 @pytest.mark.parametrize("at_once", [1, 3, 10, 40])
@@ -64,6 +66,7 @@ def test_as_many_at_once_as_a_server_takes_are_found_whatever_it_calls_a_refusal
     assert found.refused(FINDING_S, SECONDS) < 0.05
 
 
+@pytest.mark.quick("0.3")
 @pytest.mark.parametrize("latency_s", [0.05, 0.3, 10])
 def test_so_it_is_for_answers_that_are_soon_there_and_for_those_that_take_long(
     latency_s: float,
@@ -90,6 +93,7 @@ def test_a_cap_is_found_among_strays() -> None:
     assert found.share(FINDING_S, SECONDS) >= 0.85
 
 
+@pytest.mark.quick("limit0")
 @pytest.mark.parametrize(
     "limit",
     [Bucket(10, 10), Bucket(10, 10, says=True), Bucket(10, 600), Minutes(600), Minutes(600, False)],
@@ -100,6 +104,7 @@ def test_a_rate_limit_is_used(limit: Server) -> None:
     assert found.refused(60, 300) < 0.3
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_some_refused_in_a_moment_do_not_hold_everybody_up_while_others_are_at_work(
     seed: int,
@@ -109,6 +114,7 @@ def test_some_refused_in_a_moment_do_not_hold_everybody_up_while_others_are_at_w
     assert found.share(FINDING_S, 200) >= 0.87
 
 
+@pytest.mark.quick("refusal2")
 @pytest.mark.parametrize("refusal", [UNREACHABLE, UNAVAILABLE, LIMITED])
 def test_after_an_outage_the_calls_come_back_by_doubling_within_ten_seconds(
     refusal: Refused,
@@ -122,6 +128,7 @@ def test_after_an_outage_the_calls_come_back_by_doubling_within_ten_seconds(
     assert found.per_s(90, 120) >= 0.95 * found.per_s(5, 20)
 
 
+@pytest.mark.quick("4-refusal0")
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("refusal", CAPS)
 @pytest.mark.parametrize("workers", [4, 8])
@@ -194,12 +201,14 @@ def test_what_others_have_found_is_where_a_worker_begins(seed: int) -> None:
     assert fewer.share(10, 60) >= 0.85
 
 
+@pytest.mark.quick("server0")
 @pytest.mark.parametrize("server", [Free(0.03), Cap({0: 1})])
 def test_one_slot_is_used(server: Server) -> None:
     found = run(server, seconds=300, slots=1)
     assert found.share(FINDING_S, 300) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.4, 0.02])
 def test_a_thousand_slots_are_used_in_step_or_not(
     monkeypatch: pytest.MonkeyPatch, sigma: float

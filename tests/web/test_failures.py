@@ -56,7 +56,6 @@ def facts(answer: Answer) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-@pytest.mark.on_both_engines
 async def test_groups_have_what_helps_an_example_and_a_way_to_ask_again(
     page: Viewer, failed: Project
 ) -> None:
@@ -133,7 +132,6 @@ async def test_what_would_fail_again_is_said_to(page: Viewer) -> None:
         assert (words in shown) == is_said, query
 
 
-@pytest.mark.on_both_engines
 async def test_answers_that_were_cut_off_are_asked_with_more_room(
     page: Viewer, failed: Project
 ) -> None:
@@ -171,6 +169,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.quick("reason=server&max_tokens=-1", "query4")
 @pytest.mark.parametrize("query", REFUSED)
 async def test_what_cannot_be_is_told_and_nothing_is_done(
     page: Viewer, failed: Project, query: str
@@ -237,7 +236,6 @@ async def test_what_a_changed_parser_may_read_is_not_asked_from_the_page(failed:
         assert (await viewer.post("/e/default/retry?reason=server", {})).status == 303
 
 
-@pytest.mark.on_both_engines
 async def test_of_very_many_the_last_are_grouped_unless_all_are_asked_for(
     failed: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +251,6 @@ async def test_of_very_many_the_last_are_grouped_unless_all_are_asked_for(
         assert "500 busy" in facts(await viewer.get(everything))
 
 
-@pytest.mark.on_both_engines
 async def test_all_are_grouped_as_far_as_time_goes_and_it_is_said_how_far(
     failed: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +314,6 @@ async def steps(project: Project, simulator: Simulator) -> Project:
     return project
 
 
-@pytest.mark.on_both_engines
 async def test_each_step_has_its_failures_and_is_asked_again_alone(steps: Project) -> None:
     async with viewing(steps) as viewer:
         answer = await viewer.get("/e/demo/failures")

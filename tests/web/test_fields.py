@@ -77,7 +77,6 @@ async def test_each_field_has_its_values_which_lead_to_their_rows(labelled: Proj
         assert viewer.said == []
 
 
-@pytest.mark.on_both_engines
 async def test_hostile_keys_and_values_are_text_and_are_found_again(labelled: Project) -> None:
     async with viewing(labelled) as viewer:
         answer = await viewer.get("/e/default/fields")
@@ -120,6 +119,7 @@ async def test_an_answer_itself_is_a_field(viewer: Viewer) -> None:
         assert await ids(viewer, place)
 
 
+@pytest.mark.quick("n=1001", "step=none")
 @pytest.mark.parametrize("query", ["n=0", "n=1001", "n=x", "seed=-1", "step=none"])
 async def test_what_cannot_be_is_told(viewer: Viewer, query: str) -> None:
     assert (await viewer.get(f"/e/default/fields?{query}")).status == 404
@@ -141,7 +141,6 @@ steps:
 """
 
 
-@pytest.mark.on_both_engines
 async def test_each_step_has_fields_of_its_own(project: Project, simulator: Simulator) -> None:
     project.config(STEPS)
     for n in range(4):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+from itertools import cycle, product
 
 import aiohttp
 import pytest
@@ -199,9 +200,10 @@ async def test_the_link_leads_nowhere_else(viewer: Viewer) -> None:
         await writer.wait_closed()
 
 
-async def test_only_our_own_pages_give_orders(viewer: Viewer) -> None:
+async def test_only_our_own_pages_give_orders(viewer: Viewer, *, slow: bool) -> None:
+    """By no method and at no place, whatever is said: with `--slow` each at each."""
     own = viewer.origin
-    for said in (
+    all_said: tuple[dict[str, str], ...] = (
         {},
         {"Sec-Fetch-Site": "same-site"},  # another port of this machine
         {"Sec-Fetch-Site": "cross-site"},
@@ -215,14 +217,16 @@ async def test_only_our_own_pages_give_orders(viewer: Viewer) -> None:
         {"Origin": own.replace("http:", "https:")},
         {"Origin": f"{own}.evil.example"},
         {"Referer": f"{own}/"},
-    ):
-        for method in ORDERS:
-            for place in places(viewer):
-                answer = await viewer.ask(method, place, headers=said)
-                assert answer.status == 403, (method, place, said)
-                check_headers(answer)
+    )
+    orders = list(product(ORDERS, places(viewer)))
+    asked = product(orders, all_said) if slow else zip(orders, cycle(all_said), strict=False)
+    for (method, place), said in asked:
+        answer = await viewer.ask(method, place, headers=said)
+        assert answer.status == 403, (method, place, said)
+        check_headers(answer)
 
 
+@pytest.mark.quick("headers1")
 @pytest.mark.parametrize(
     "headers", [{"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://127.0.0.1:{port}"}]
 )

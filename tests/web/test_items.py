@@ -60,7 +60,6 @@ def link(answer: Answer, attributes: str) -> str:
     return html.unescape(found[1])
 
 
-@pytest.mark.on_both_engines
 async def test_a_table_has_the_fields_of_the_values_as_columns(rows: Viewer) -> None:
     answer = await rows.get("/e/default/items")
     assert answer.status == 200
@@ -171,7 +170,6 @@ async def test_an_experiment_that_is_not_there_is_no_page(rows: Viewer) -> None:
         assert (await rows.get(place)).status == 404
 
 
-@pytest.mark.on_both_engines
 async def test_a_row_leads_to_its_neighbours_within_the_filter(rows: Viewer) -> None:
     listed = await rows.get("/e/default/items?where=parsed.score+%3E+56&order=pool")
     assert ids(listed) == ["id-57", "id-58", "id-59"]
@@ -211,7 +209,6 @@ async def test_without_a_list_a_row_stands_in_the_pool(rows: Viewer) -> None:
     assert [urlsplit(one.place).path for one in (before, after)] == ["/items/4", "/items/6"]
 
 
-@pytest.mark.on_both_engines
 async def test_one_row_has_all_that_was_sent_and_came_back(rows: Viewer) -> None:
     answer = await rows.get("/items/4")
     shown = html.unescape(answer.text)
@@ -310,6 +307,7 @@ async def test_samples_are_tabs_and_are_compared(samples: Project) -> None:
         assert "no JSON at all" in words.text
 
 
+@pytest.mark.quick("a=a&b=a1", "a=s1&b=")
 @pytest.mark.parametrize("names", ["a=a1&b=a999", "a=x1&b=a1", "a=s1&b=", "a=a&b=a1", "a=r99&b=a1"])
 async def test_what_cannot_be_compared_is_told(samples: Project, names: str) -> None:
     async with viewing(samples) as viewer:

@@ -112,7 +112,6 @@ async def test_a_page_that_is_live_is_sent_again_only_when_something_changed(
     assert "pending 1" in words(fresh.text)
 
 
-@pytest.mark.on_both_engines
 async def test_workers_are_paused_set_resumed_and_stopped(
     project: Project, simulator: Simulator
 ) -> None:
@@ -151,6 +150,7 @@ async def test_workers_are_paused_set_resumed_and_stopped(
         assert len(viewer.said) == 4
 
 
+@pytest.mark.quick("form1", "form4")
 @pytest.mark.parametrize(
     "form",
     [{}, {"slots": "0"}, {"slots": "x"}, {"rpm": "-1"}, {"tpm": "1.5"}, {"slots": "9" * 30},

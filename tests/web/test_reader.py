@@ -36,7 +36,6 @@ async def test_it_reads_in_a_thread_of_its_own_and_raises_what_a_job_raises(
         assert len({*ids, threading.get_ident()}) == 2
 
 
-@pytest.mark.on_both_engines
 async def test_its_mark_changes_with_what_others_write(answered: Project) -> None:
     async with open_reader(answered.database, "reads") as reader:
         before = await reader.read(lambda store: store.change_mark())

@@ -26,7 +26,6 @@ async def written(project: Project, *options: str) -> str:
     return (project.path / "run.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.on_both_engines
 async def test_a_report_has_all_of_a_run_and_no_secret(
     project: Project, simulator: Simulator
 ) -> None:
@@ -84,6 +83,8 @@ async def test_steps_and_the_other_language(project: Project) -> None:
     assert "Judge {draft}" in text
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_only_a_report_is_written_over(answered: Project) -> None:
     await written(answered)
     await written(answered)

@@ -79,6 +79,7 @@ def test_that_of_a_server_is_in_the_users_own_directory(tmp_path: Path) -> None:
     assert token_place(without, {"XDG_STATE_HOME": "relative"}).is_relative_to(Path.home())
 
 
+@pytest.mark.slow
 def test_many_viewers_at_once_have_one(database: Path) -> None:
     """Each a process: whoever was first has made it."""
     readers = []

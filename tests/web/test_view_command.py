@@ -26,7 +26,7 @@ def browser() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
 
 
-@pytest.mark.on_both_engines
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 async def test_it_prints_a_link_and_ends_at_once_though_tabs_are_open(
     answered: Project, signum: signal.Signals

@@ -158,6 +158,7 @@ def assert_halted(work: Ended, budget: float) -> None:
     assert "Raise --max-cost to go on." in work.err
 
 
+@pytest.mark.quick("options0")
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_a_budget_is_never_exceeded_and_a_higher_one_goes_on(
     priced: Project, simulator: Simulator, options: tuple[str, ...]
@@ -188,6 +189,7 @@ async def test_a_budget_of_tokens(priced: Project, simulator: Simulator) -> None
     assert simulator.calls > 1
 
 
+@pytest.mark.quick("chat")
 @pytest.mark.parametrize("endpoint", ["chat", "responses", "completions"])
 async def test_an_answer_that_an_error_broke_off_counts_with_the_most_it_can_have_cost(
     project: Project, simulator: Simulator, endpoint: str
@@ -274,6 +276,7 @@ async def test_a_wrong_price_is_told_by_its_key(project: Project, price: Any, sa
     assert said in status.err
 
 
+@pytest.mark.quick("None")
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 5}])
 async def test_an_answer_without_its_tokens_counts_with_the_most_it_can_have_cost(
     priced: Project, simulator: Simulator, usage: Any

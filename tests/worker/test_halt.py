@@ -66,6 +66,7 @@ def assert_nothing_holds_the_key(project: Project, *runs: Ended) -> None:
             assert KEY.encode() not in file.read_bytes(), file
 
 
+@pytest.mark.quick("0.2")
 @pytest.mark.parametrize("delay_s", [0.0, 0.2])
 @pytest.mark.parametrize(("said", "shown"), CASES)
 async def test_a_halt_costs_a_handful_of_calls_and_no_item_anything(

@@ -132,6 +132,7 @@ def endless_trailers() -> Iterator[bytes]:
     yield from endlessly(b"".join(b"X-%d: y\r\n" % number for number in range(10_000)))
 
 
+@pytest.mark.quick("endless_headers")
 @pytest.mark.parametrize(
     ("send", "reasons"),
     [
@@ -382,6 +383,7 @@ def one_long_element() -> Iterator[bytes]:
     yield b'"}, {"word": "good"}]'
 
 
+@pytest.mark.quick("--one_long_line")
 @pytest.mark.parametrize(
     ("name", "chunks", "new"),
     [("-", one_long_line, 1), ("p.csv", one_long_row, None), ("p.json", one_long_element, None)],

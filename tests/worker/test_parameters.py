@@ -202,6 +202,8 @@ async def test_a_response_format_made_of_the_schema_is_left_out_where_it_is_reje
     assert "It is left out from now on.\n" in run.err
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_several_processes_warn_of_it_once(project: Project, simulator: Simulator) -> None:
     said = rejection("This response_format type is unavailable now")
     project.write("page.json", json.dumps(SCHEMA))

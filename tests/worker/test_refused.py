@@ -40,6 +40,7 @@ def states(project: Project) -> list[Any]:
     )
 
 
+@pytest.mark.quick("0-words", "57-page", "119-check")
 @pytest.mark.parametrize("reply", [CHECKED, FIREWALL, FORBIDDEN], ids=["check", "page", "words"])
 @pytest.mark.parametrize("place", [0, 57, ITEMS - 1])
 async def test_an_item_that_is_refused_for_itself_stops_nobody(
@@ -55,6 +56,7 @@ async def test_an_item_that_is_refused_for_itself_stops_nobody(
     assert (await project.batchgen("verify")).code == 0
 
 
+@pytest.mark.quick("10")
 @pytest.mark.parametrize("every", [2, 10])
 async def test_many_items_that_are_refused_for_themselves_stop_nobody(
     project: Project, simulator: Simulator, every: int
@@ -104,6 +106,7 @@ async def test_answers_that_just_came_count_before_they_are_written(
     assert simulator.calls == 41
 
 
+@pytest.mark.quick("401", "429", "403 one by one")
 @pytest.mark.parametrize(
     ("reply", "words_", "options"),
     [
@@ -171,6 +174,7 @@ RETIRED = said(412, {"error": {"message": "This deployment was retired by its ow
 UNPROCESSABLE = said(422, {"detail": "not under the new policy"})
 
 
+@pytest.mark.quick("four")
 @pytest.mark.parametrize(
     ("reply", "options"),
     [
@@ -204,6 +208,7 @@ async def test_what_all_get_after_answers_halts_in_any_words_and_costs_no_item_a
     assert (await project.batchgen("verify")).code == 0
 
 
+@pytest.mark.quick("50")
 @pytest.mark.parametrize("slots", ["1", "8", "50"])
 async def test_items_at_the_end_that_are_longer_than_all_others_are_refused_for_themselves(
     project: Project, simulator: Simulator, slots: str
@@ -221,6 +226,7 @@ async def test_items_at_the_end_that_are_longer_than_all_others_are_refused_for_
     assert [state[::3] for state in states(project)] == [("done", 60), ("failed", ITEMS - 60)]
 
 
+@pytest.mark.quick("30")
 @pytest.mark.parametrize("slots", ["1", "30"])
 async def test_a_block_in_the_middle_is_asked_once_and_stops_nobody(
     project: Project, simulator: Simulator, slots: str

@@ -76,6 +76,7 @@ async def test_each_has_its_key_and_its_slots_and_each_item_is_answered_once(
     assert f"server {name_of(simulator)}" in shown or f"server {name_of(other)}" in shown
 
 
+@pytest.mark.quick("key-1", "URL-1")
 @pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize(
     ("behaviour", "words"),

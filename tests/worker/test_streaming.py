@@ -20,6 +20,7 @@ def answers(project: Project) -> list[Any]:
     return [(row[0], json.loads(row[1]), *row[2:]) for row in rows]
 
 
+@pytest.mark.quick("chat")
 @pytest.mark.parametrize("endpoint", ["chat", "responses", "completions"])
 async def test_what_is_stored_is_the_same_as_without_a_stream(
     project: Project, simulator: Simulator, endpoint: str
@@ -58,6 +59,7 @@ async def test_a_stream_that_nobody_asked_for_is_read(
     assert len(answers(project)) == 6
 
 
+@pytest.mark.quick("cut-connection-chat", "stream_error-server-chat", "keep_alive-timeout-chat")
 @pytest.mark.parametrize("endpoint", ["chat", "responses", "completions"])
 @pytest.mark.parametrize(
     ("kind", "reason"),

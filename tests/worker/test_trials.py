@@ -62,6 +62,7 @@ OF_THE_RECIPE = {
 }
 
 
+@pytest.mark.quick("405", "a page", "no balance")
 @pytest.mark.parametrize(
     ("case", "options"),
     [*((case, ("-c", "100")) for case in NOBODY), ("nginx", ("-c", "200", "--processes", "4"))],
@@ -247,6 +248,7 @@ async def test_a_wrong_url_halts_also_where_all_items_have_params_of_their_own(
     assert states(project) == [("pending", "", 0, ITEMS)]
 
 
+@pytest.mark.quick("404-1", "400-2", "400-3")
 @pytest.mark.parametrize(
     ("status", "items", "code"),
     [("400", 5, 4), ("400", 3, 4), ("400", 2, 3), ("400", 1, 3), ("404", 2, 4), ("404", 1, 4)],
@@ -262,6 +264,7 @@ async def test_of_a_small_pool_three_that_fail_alike_are_enough_or_one_at_a_wron
     assert states(project) == [("pending", "", 0, items) if code == 4 else failed]
 
 
+@pytest.mark.quick("empty")
 @pytest.mark.parametrize("behaviour", ["400", "empty"])
 async def test_bad_items_that_are_asked_again_halt_nobody(
     project: Project, simulator: Simulator, behaviour: str

@@ -111,6 +111,8 @@ async def test_other_limits_end_it_before(project: Project) -> None:
     assert "2 of 4 wanted are done, 2 missing.\nRun the same command to go on.\n" in work.err
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_several_processes_and_workers_do_not_overshoot(
     project: Project, simulator: Simulator
 ) -> None:

@@ -121,6 +121,7 @@ NOBODY = {
 }  # fmt: skip
 
 
+@pytest.mark.quick("code and message", "code and msg", "LM Studio")
 @pytest.mark.parametrize("case", NOBODY)
 async def test_what_all_get_in_a_200_halts(
     project: Project, simulator: Simulator, case: str

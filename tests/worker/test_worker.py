@@ -92,6 +92,7 @@ async def test_what_takes_too_long_is_tried_max_attempts_times(
     assert (result.exit_code, result.stats.calls) == (3, 5)
 
 
+@pytest.mark.quick("529")
 @pytest.mark.parametrize("kind", MAY_BE_AN_OUTAGE)
 async def test_one_item_that_meets_what_looks_like_an_outage_is_tried_as_often(
     job: Job, simulator: Simulator, kind: str

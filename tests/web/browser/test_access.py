@@ -27,7 +27,6 @@ PLACES = (
     "/e/default/review?n=2&seed=1",
     "/recipes", "/recipes/compare?a=1&b=2", "/workers", "/nowhere",
 )  # fmt: skip
-LOOKS = (("en", False), ("zh", True))
 
 RUN = """
 const how = {resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]};
@@ -63,17 +62,23 @@ async def busy(project: Project, simulator: Simulator) -> Project:
     return project
 
 
-async def test_no_page_keeps_anybody_out(busy: Project, browser: Browser) -> None:
+@pytest.mark.quick("en")
+@pytest.mark.parametrize(("language", "dark"), [("en", False), ("zh", True)])
+async def test_no_page_keeps_anybody_out(
+    busy: Project, browser: Browser, language: str, *, dark: bool
+) -> None:
     async with viewing(busy) as viewer:
         await browser.open(viewer.link)
         found = {
-            (place, language): problems
-            for language, dark in LOOKS
+            place: problems
             for place in PLACES
             if (problems := await _seen(browser, viewer, place, language, dark=dark))
         }
         assert found == {}
         assert viewer.said == []
+
+
+async def test_no_report_keeps_anybody_out(busy: Project, browser: Browser) -> None:
     assert (await busy.batchgen("report", "-o", "run.html")).code == 0
     await browser.open((busy.path / "run.html").as_uri())
     assert await serious(browser) == []

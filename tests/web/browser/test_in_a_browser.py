@@ -231,6 +231,8 @@ async def test_who_takes_the_port_of_a_viewer_that_has_ended_is_sent_no_cookie_b
     assert viewer.token not in str(request.raw_headers)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_ten_tabs_are_all_live(browser: Browser, viewer: Viewer) -> None:
     await browser.open(viewer.link)
     for _ in range(9):
