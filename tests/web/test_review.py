@@ -193,6 +193,15 @@ async def test_what_is_no_queue_is_told(viewer: Viewer, query: str, words: str) 
     assert words in answer.text
 
 
+async def test_a_verdict_leads_to_the_next_row_at_once(labelled: Project) -> None:
+    """By one redirect: each is a wait between two keys."""
+    async with viewing(labelled) as viewer:
+        _, shown = await follow(viewer, SAMPLE)
+        told = await say(viewer, shown, "rejected")
+        assert re.search(r"[?&]item=\d+", told.place)
+        assert (await viewer.get(told.place)).status == 200
+
+
 async def test_nothing_can_be_said_where_only_reading_is_allowed(labelled: Project) -> None:
     async with viewing(labelled, read_only=True) as viewer:
         _, shown = await follow(viewer, SAMPLE)

@@ -107,7 +107,9 @@ async def say(view: View, request: web.Request) -> web.StreamResponse:
         return await _shown(view, request, queue, Found(item), typed)
     if isinstance(change.verdict, UnsetType):
         return _to(_url(queue, item=item))
-    return _to(_url(queue, after=item, last=item))
+    found = await _read(view, queue, lambda store: after(store, queue, str(item)))
+    place = {"after": found.place or item} if found.item is None else {"item": found.item}
+    return _to(_url(queue, **place, last=item))
 
 
 async def _beginning(view: View, request: web.Request) -> web.StreamResponse:
