@@ -16,6 +16,7 @@ Look = Callable[[], Awaitable[Status]]
 _SHORTEST_WINDOW_S = 30.0
 _LONGEST_WINDOW_S = 600.0
 _INTERVALS_KEPT = 1200  # the longest window, with a look every half second
+_AWAY_S = 5.0  # a look that takes longer waited for a database that was away
 
 
 class Interval(NamedTuple):
@@ -60,12 +61,17 @@ class History:
 
     async def observe(self, look: Look) -> Status:
         """Look once more, and remember what has changed."""
+        asked_s = time.monotonic()
         status = await look()
-        self.add(status, time.monotonic())
+        self.add(status, time.monotonic(), asked_s)
         return status
 
-    def add(self, status: Status, now_s: float) -> None:
-        """`now_s` is of a clock that nobody sets."""
+    def add(self, status: Status, now_s: float, asked_s: float | None = None) -> None:
+        """What was seen at `now_s`, of a clock that nobody sets, by a look that began at `asked_s`
+        (None: a moment ago). If it waited for a database that was away, the time since the look
+        before says nothing: nobody could finish anything in it."""
+        if asked_s is not None and now_s - asked_s > _AWAY_S:
+            self._last = None
         total = status.total
         first_s, first = self._first = self._first or (now_s, total)
         last_s, last = self._last or (now_s, total)

@@ -89,3 +89,11 @@ def test_calls_whose_end_nobody_saw_do_not_make_the_latency_smaller() -> None:
 )
 def test_sparkline(values: list[float | None], width: int, line: str) -> None:
     assert sparkline(values, width) == line
+
+
+def test_the_time_in_which_the_database_was_away_is_left_out() -> None:
+    history = watched(40, 46)  # at 100 and 102 s
+    history.add(status(counts(done=50, pending=950)), 702.0, asked_s=104.0)
+    assert (history.items_per_s, history.elapsed_s) == (3.0, 602.0)
+    history.add(status(counts(done=56, pending=944)), 704.0, asked_s=703.9)
+    assert history.items_per_s == 3.0
