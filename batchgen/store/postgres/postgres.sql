@@ -1960,7 +1960,8 @@ select item_id from item_keys where false;
 -- What `due_and_fresh_items`, `claim_items` and `claimed_items` do one after another, so that there is
 -- one wait for all. Of one experiment (null: of what comes first), and nothing for a worker that is to
 -- claim nothing, that has an item which may kill it, or as long as one waits that may. Fresh ones are
--- claimed from `:after` on: of those before it, what was claimed may not be cleared away yet.
+-- claimed from `:after` on: of those before it, what was claimed may not be cleared away yet. They are
+-- mostly in the order of their numbers; a place in the list is looked for from its beginning each time.
 with chosen as materialized (
   select coalesce(:experiment_id::bigint, (
     select c.experiment_id from counters c
@@ -1996,7 +1997,9 @@ fresh as materialized (
    order by -priority, item_id limit coalesce((select n from room), 0) - (select count(*) from due)
      for no key update skip locked),
 found as materialized (
-  select array(select item_id from due union all select item_id from fresh) as ids),
+  select ids, ids = array(select id from unnest(ids) id order by id) as are_in_order
+    from (select array(select item_id from due union all select item_id from fresh) as ids
+          offset 0) listed),
 claimed as (
   update work
      set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
@@ -2011,7 +2014,8 @@ select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as inpu
   join experiments e on e.id = w.experiment_id
   join lateral (select * from items where id = w.item_id offset 0) i on true
   left join lateral (select response from attempts where seq = w.answer_seq offset 0) a on true
- order by array_position((select ids from found), w.item_id);
+ order by case when (select are_in_order from found) then w.item_id
+               else array_position((select ids from found), w.item_id) end;
 
 -- name: look_up_keys
 -- Those that are known, in no order.
