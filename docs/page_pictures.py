@@ -58,8 +58,8 @@ SORTED = (("sales", "normal"), ("accounts", "low"), ("accounts", "high"), ("supp
 JUDGED = ("friendly, and says what happens next", "correct, but long", "does not name the invoice")
 # What is photographed: the picture, its place, how high a window it needs, and whether in the dark.
 PICTURES = (
-    ("page-overview", "/e/tickets", 1210, False),
-    ("page-overview-dark", "/e/tickets", 1210, True),
+    ("page-overview", "/e/tickets", 1192, False),
+    ("page-overview-dark", "/e/tickets", 1192, True),
     ("page-items", "/e/tickets/items?step=sort", 660, False),
 )
 

@@ -360,3 +360,27 @@ async def test_they_speak_chinese(page: Viewer) -> None:
     chinese = {"Accept-Language": "zh-CN"}
     assert "按消息分组" in (await page.get("/e/default/failures", chinese)).text
     assert "重新请求" in (await page.get("/e/default/retry?reason=server", chinese)).text
+
+
+async def test_what_asking_again_costs_is_said_to_be_an_estimate(
+    project: Project, simulator: Simulator
+) -> None:
+    """By a public price, at a server that may have another one."""
+    simulator.script("Say bad", Behaviour.ok("no JSON"))
+    project.config("parser: json\n", model="gpt-4.1-mini")
+    project.pool([{"word": "bad"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    async with viewing(project) as viewer:
+        shown = facts(await viewer.get("/e/default/retry?reason=parse"))
+        assert "costs are estimates: the price of gpt-4.1-mini at" in shown
+        chinese = facts(await viewer.get("/e/default/retry?reason=parse&lang=zh"))
+        assert "费用为估算值：gpt-4.1-mini" in chinese
+        assert "batchgen work" in chinese
+
+
+async def test_the_chinese_page_says_what_failed_and_what_helps(page: Viewer) -> None:
+    shown = facts(await page.get("/e/default/failures?lang=zh"))
+    for text in ("截断 3", "服务器错误 3", "500 busy, id req_0x", "放宽长度限制：batchgen retry"):
+        assert text in shown, text
+    assert "Give it more room" not in shown
+    assert "没有实验 'nope'；现有：default。" in facts(await page.get("/e/nope?lang=zh"))
