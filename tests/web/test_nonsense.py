@@ -35,11 +35,11 @@ TEXTS = (
     "", "x", "default", "none", "\0", "a\0b", "%", "%ff", "\ud800", "ü", "\u202e", "a/b", "a%2Fb",
     "..", "'", '"', "a12", "r1", "e1", "s1", "a" + "9" * 30, "parsed.x", "parsed ==", "a == 1 and",
     "(" * 500, "not " * 500 + "x", "parsed." * 400 + "x", "1" * 5000, "x" * 6000, DEEP, "1:2:3",
-    "1.2", "1,2", "newest", "1e400", "nan", "true", "yes",
+    "1.2", "9" * 17 + ".1", "1,2", "newest", "1e400", "nan", "true", "yes",
 )  # fmt: skip
 NAMES = (
-    "a", "after", "all", "at", "b", "before", "e", "edited", "experiment", "item", "lang",
-    "last", "looked", "max_tokens", "message", "n", "note", "notice", "now", "of", "order",
+    "a", "after", "all", "at", "attempt", "b", "before", "e", "edited", "experiment", "item",
+    "lang", "last", "looked", "max_tokens", "message", "n", "note", "notice", "now", "of", "order",
     "q", "reason", "result", "rpm", "say", "seed", "slots", "span", "stale", "state", "step",
     "token", "tpm", "upto", "v", "where", "worker",
 )  # fmt: skip
