@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from msgspec.structs import replace
@@ -15,7 +14,15 @@ from msgspec.structs import replace
 from batchgen.clock import now_ms
 from batchgen.database_address import DatabaseAddress, from_text
 from batchgen.items import Attempt, Done, Item, Outcome
-from batchgen.store import ClaimRequest, ServerWant, open_store, read_now, read_store
+from batchgen.store import (
+    ClaimRequest,
+    ReadStore,
+    Series,
+    ServerWant,
+    open_store,
+    read_now,
+    read_store,
+)
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.minutes import MinuteDelta, bucket_of
 from bench import server_database
@@ -28,6 +35,7 @@ NAME = "minutes"
 BATCHES = (1, 10, 100)
 DAYS = 30
 GOAL_RATIO, GOAL_ONE_RATIO, GOAL_SERIES_MS = 1.03, 1.05, 50
+GOAL_FIRST_MS, BUDGET_S = 300, 0.15  # as the page has it
 _WARM_UP = 20
 _KINDS = 1000  # of answers
 
@@ -64,8 +72,8 @@ def run(options: Options) -> Table:
                     "x", f"<= {goal:g}", ratio <= goal,
                 ))  # fmt: skip
         first_ms, again_ms = _series(options.work_dir / "series.db", project.database)
-    for what, ms in (("first", first_ms), ("again", again_ms)):
-        goal_ms = GOAL_SERIES_MS if what == "again" else 10 * GOAL_SERIES_MS
+    for what, ms in (("their first part", first_ms), ("again", again_ms)):
+        goal_ms = GOAL_SERIES_MS if what == "again" else GOAL_FIRST_MS
         figures.append(Figure(f"plots of {DAYS} days, {what}", ms, "ms", f"<= {goal_ms}",
                               ms <= goal_ms))  # fmt: skip
     keep_raw(options, raw)
@@ -209,13 +217,19 @@ def _series(path: Path, made: Path) -> tuple[float, float]:
         db.execute("insert into totals (experiment_id, calls) select 1, sum(calls) from minutes")
         close_well(db)
     with read_store(path) as store:
-        times = []
-        for _ in range(2):
-            began_s = time.perf_counter()
-            series: Any = read_now(store.minutes.series([1]))
-            times.append(1000 * (time.perf_counter() - began_s))
-            assert len(series.points) > 300
-    return times[0], times[1]
+        first_ms, series = _asked(store)
+        while not series.is_whole:
+            _, series = _asked(store)
+        again_ms, series = _asked(store)
+        assert len(series.points) > 300
+    return first_ms, again_ms
+
+
+def _asked(store: ReadStore) -> tuple[float, Series]:
+    """As the page asks: what is not read in time comes with the next answer."""
+    began_s = time.perf_counter()
+    series = read_now(store.minutes.series([1], budget_s=BUDGET_S))
+    return 1000 * (time.perf_counter() - began_s), series
 
 
 def _buckets(mean: float, sigma: float) -> str:
