@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _STALE_ROWS_LOOKED_AT = 10_000
 _ENDS_LOOKED_AT = 4_000  # each is looked up; with so many a rate is right to a few hundredths
-_FAILED_AT_ONCE = 2_000  # between two looks at the clock
+_FAILED_AT_ONCE = 500  # between two looks at the clock
 
 
 def present_recipes(db: "Transaction", experiment_id: int) -> list[int]:
