@@ -26,24 +26,13 @@ class SlowCall(Struct, frozen=True):
     row: PageRow
 
 
-class SlowCalls(Struct, frozen=True):
-    """The calls that took longest, the slowest one first: of every so many minutes one at most."""
-
-    every: int
-    calls: tuple[SlowCall, ...]
-
-
 async def slowest_of(
     store: ReadStore, experiment_ids: Sequence[int], first_minute: int | None, limit: int
-) -> SlowCalls:
-    """Of some experiments together, as `history_of`: out of the points of their series."""
-    series = await store.minutes.series(experiment_ids, first_minute, budget_s=0)  # without buckets
-    points = [one for one in series.points if one.slowest is not None]
-    points.sort(key=lambda one: one.slowest_ms or 0, reverse=True)
-    calls = await store.pages.calls([one.slowest or 0 for one in points[:limit]])
+) -> list[SlowCall]:
+    """The calls that took longest, the slowest one first: of each minute one at most."""
+    calls = await store.minutes.slowest(experiment_ids, first_minute, limit)
     rows = {row.id: row for row in await store.pages.rows([one.item_id for one in calls])}
-    found = (SlowCall(one, rows[one.item_id]) for one in calls if one.item_id in rows)
-    return SlowCalls(series.every, tuple(found))
+    return [SlowCall(one, rows[one.item_id]) for one in calls if one.item_id in rows]
 
 
 async def history_of(

@@ -1609,6 +1609,16 @@ select minute / :every::bigint * :every::bigint as minute, sum(done) as done,
  where experiment_id = any(numbers(:experiment_ids)) and minute between :first and :last
  group by 1 order by 1;
 
+-- name: slowest_calls
+-- Of each minute the one that took longest, and of these the slowest.
+select a.seq, a.item_id, a.finished_at, a.latency_ms, a.outcome, a.reason
+  from (select slowest from minutes
+         where experiment_id = any(numbers(:experiment_ids))
+           and minute >= :first and slowest is not null
+         order by slowest_ms desc limit :limit) m
+  join lateral (select * from attempts where seq = m.slowest offset 0) a on true
+ order by a.latency_ms desc, a.seq;
+
 -- name: buckets_of_minutes
 select minute, latencies, lengths, reasons from minutes_by_worker
  where experiment_id = any(numbers(:experiment_ids)) and minute between :first and :last;

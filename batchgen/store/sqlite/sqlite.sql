@@ -1397,6 +1397,15 @@ select minute / :every * :every as minute, sum(done) as done, sum(failed) as fai
  where experiment_id in (select value from json_each(:experiment_ids))
    and minute between :first and :last group by 1 order by 1;
 
+-- name: slowest_calls
+-- Of each minute the one that took longest, and of these the slowest.
+select a.seq, a.item_id, a.finished_at, a.latency_ms, a.outcome, a.reason
+  from (select slowest from minutes
+         where experiment_id in (select value from json_each(:experiment_ids))
+           and minute >= :first and slowest is not null
+         order by slowest_ms desc limit :limit) m
+  cross join attempts a on a.seq = m.slowest order by a.latency_ms desc, a.seq;
+
 -- name: buckets_of_minutes
 select minute, latencies, lengths, reasons from minutes
  where experiment_id in (select value from json_each(:experiment_ids))

@@ -482,10 +482,6 @@ select * from item_results
 -- All that came back from a call.
 select item_id, outcome, error, response, body from attempts where seq = :seq;
 
--- name: call
--- One, without its texts.
-select seq, item_id, finished_at, latency_ms, outcome, reason from attempts where seq = :seq;
-
 -- name: result_value
 -- What a row once ended with, whether or not it is its result now.
 select r.seq, r.item_id, r.state, r.reason, r.error, r.parsed, a.response, r.attempt_seq,

@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from batchgen.store.page_records import (
     AttemptText,
-    Call,
     Listing,
     Origin,
     PageRow,
@@ -85,10 +84,6 @@ class Pages:
         texts."""
         return await self._db.read(shown_attempts, item_id, limit)
 
-    async def calls(self, seqs: Sequence[int]) -> list[Call]:
-        """Some calls by their numbers, in this order, whatever items they were for."""
-        return await self._db.read(calls, seqs)
-
     async def attempt(self, seq: int) -> AttemptText | None:
         """A call by its number, whatever item it was for."""
         which = {"seq": seq}
@@ -128,11 +123,6 @@ def _origins(db: "Transaction", item_ids: Sequence[int]) -> dict[int, Origin]:
             way = tuple(reversed(ways[made]))
             found[made] = Origin(id_, custom_id, sample, _begun(given, _CHARS) or "", way)
     return {made: one for made, one in found.items() if len(one.way) > 1}
-
-
-def calls(db: "Transaction", seqs: Sequence[int]) -> list[Call]:
-    found = (row_of(db, "call", Call, {"seq": seq}) for seq in seqs)
-    return [one for one in found if one is not None]
 
 
 def _shown(row: PageRow) -> PageRow:

@@ -10,6 +10,7 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from batchgen.store.minutes import BEFORE, bucket_of
+from batchgen.store.page_records import Call
 from batchgen.store.transactions.rows import dicts_of, listed, rows_of
 
 if TYPE_CHECKING:
@@ -99,6 +100,17 @@ class Minutes:
         newest first: asked again it goes on."""
         until_s = None if budget_s is None else time.monotonic() + budget_s
         return await self._db.read(self._series, sorted(experiment_ids), first, last, until_s)
+
+    async def slowest(
+        self, experiment_ids: Sequence[int], first: int | None, limit: int
+    ) -> list[Call]:
+        """The calls that took longest since minute `first`, the slowest one first: of each minute
+        of an experiment one at most, and none from before minutes were kept."""
+        which = {
+            "experiment_ids": listed(experiment_ids), "first": max(BEFORE + 1, first or 0),
+            "limit": limit,
+        }  # fmt: skip
+        return await self._db.read(lambda db: list(rows_of(db, "slowest_calls", Call, which)))
 
     def _series(
         self, db: "Transaction", experiment_ids: list[int], first: int | None, last: int | None,

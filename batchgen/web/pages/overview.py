@@ -59,9 +59,9 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         request, "experiment.html", title=summary.name,
         command=("status", "--experiment", name), experiment=name, section="overview",
         status_=status, summary=summary, counts=summary.counts, standing=standing,
-        span=span, slowest_every=slowest.every,
+        span=span,
         slowest=[(one.call, line_of(one.row, found, url_of_call(one.row.id, one.call.seq)))
-                 for one in slowest.calls],
+                 for one in slowest],
         left_s=left_s(replace(status, total=standing), status.items_per_s)
         if standing.open
         else None,
