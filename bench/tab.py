@@ -75,9 +75,11 @@ def _by_turns(project: Project, server: Server, turns: int) -> tuple[list[Turn],
         try:
             while server.stats()["requests"] < 1:
                 time.sleep(0.1)
+            tab = Tab(viewer)
+            tab.look()  # what it loads once is no part of it
             time.sleep(_SOON_S)
             for turn in range(2 * turns):
-                look = Tab(viewer).look if turn % 2 else _nothing
+                look = tab.look if turn % 2 else _nothing
                 found[turn % 2].append(_turn(worker.pid, viewer.pid, server, look))
             assert not worker.ended, "it has had too few rows"
         finally:
