@@ -259,6 +259,8 @@ async def test_what_a_worker_with_the_old_file_read_meanwhile_is_parsed_at_the_e
     assert simulator.calls == 4
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_parsing_again_goes_on_where_it_was_killed(
     parsed_by_function: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -294,7 +296,7 @@ async def test_status_does_not_take_what_is_parsed_again_for_speed(
     assert (await batchgen("status", "--json")).json["items_per_s"] <= before + 0.001
 
 
-@pytest.mark.quick("options0-pack.my_parsers:f", "options1-my_parsers:f")
+@pytest.mark.quick("options0-pack.my_parsers:f")
 @pytest.mark.parametrize("spec", ["my_parsers:f", "pack.my_parsers:f", "p.py:f"])
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_a_parser_is_found_beside_the_config_from_wherever_it_is_called(
@@ -397,6 +399,8 @@ async def test_an_answer_that_is_deadly_still_holds_up_no_other(
     assert sorted(rows, key=str) == [("crash", None), (None, '"new"')]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_after_a_crash_at_the_parser_only_the_guilty_item_fails(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -417,6 +421,8 @@ async def test_after_a_crash_at_the_parser_only_the_guilty_item_fails(
     assert (await batchgen("verify")).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_new_parser_that_kills_the_process_costs_the_guilty_items_only(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -490,7 +496,6 @@ async def test_each_way_is_announced_with_its_calls_and_does_no_more(
     assert simulator.calls == 12
 
 
-@pytest.mark.on_both_engines
 async def test_again_asks_all_and_exports_the_new_answers(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

@@ -93,6 +93,7 @@ async def test_what_waits_keeps_what_it_was_enqueued_with(done: Project) -> None
     assert states(done)["critique"] == {"done": 3}
 
 
+@pytest.mark.quick("names1-2")
 @pytest.mark.parametrize(
     ("names", "code", "said"),
     [

@@ -395,7 +395,6 @@ async def test_parsed_is_what_the_parser_makes_of_the_answer(
     assert got == [(answer, parsed) for _, answer, parsed in cases]
 
 
-@pytest.mark.on_both_engines
 async def test_export_to_a_file_to_stdout_and_the_failed(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -585,7 +584,6 @@ async def test_editing_a_template_changes_nothing_already_enqueued(
     assert (await batchgen("show", "1", "--json")).json["messages"] == (request.body["messages"])
 
 
-@pytest.mark.on_both_engines
 async def test_another_recipe_is_added_or_replaces_the_old_one(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

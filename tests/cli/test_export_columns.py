@@ -93,7 +93,7 @@ async def test_a_column_that_no_row_has_is_empty_and_told(labelled: Project) -> 
     assert "warning" not in none.err
 
 
-@pytest.mark.quick("arguments0", "arguments6", "arguments9")
+@pytest.mark.quick("arguments0", "arguments9")
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -60,7 +60,7 @@ SCHEMA = {"properties": {"label": {"enum": ["a"]}}}
 HALF = "\ufffd"
 
 
-@pytest.mark.quick("parsers.py:function", "parsers.py:parse_error")
+@pytest.mark.quick("parsers.py:parse_error")
 @pytest.mark.parametrize(
     ("parser", "error"),
     [

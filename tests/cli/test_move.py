@@ -140,7 +140,7 @@ async def test_from_any_kind_to_any_kind(
     postgres_server.drop(elsewhere)
 
 
-@pytest.mark.quick("default")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo", "default"])
 async def test_the_export_is_the_same_on_all_three(
     rich: Project, there: PostgresAddress, name: str

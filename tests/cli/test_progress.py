@@ -178,6 +178,8 @@ async def test_messages_and_what_a_parser_prints_stand_above_the_display(
     assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_stdout_that_is_no_terminal_gets_what_a_parser_prints(
     project: Project, words: Words
 ) -> None:

@@ -124,7 +124,7 @@ BROKEN_HTTP = {
 }
 
 
-@pytest.mark.quick("status line", "header name", "half of it")
+@pytest.mark.quick("header name", "half of it")
 @pytest.mark.parametrize("reply", BROKEN_HTTP.values(), ids=BROKEN_HTTP)
 async def test_a_reply_that_is_no_http_is_told_without_its_bytes(
     looking: Project, batchgen: Typist, reply: str
@@ -156,7 +156,7 @@ DISGUISES: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.quick("plain", "html", "unicode")
+@pytest.mark.quick("plain", "unicode", "percent")
 @pytest.mark.parametrize("form", DISGUISES)
 async def test_a_key_in_disguise_is_found_too(
     looking: Project, batchgen: Typist, simulator: Simulator, form: str
@@ -209,6 +209,7 @@ async def test_a_short_key_is_hidden_where_it_can_be_no_word(
 TOKEN = "tenant-4711-token"
 
 
+@pytest.mark.quick("http://${{TOKEN}}:9/v1-Tenant-4711-token.localhost.invalid")
 @pytest.mark.parametrize(
     ("base_url", "variable"),
     [
@@ -283,6 +284,7 @@ async def test_a_killed_worker_leaves_the_key_in_no_file_nor_in_the_process_list
     assert places_with_the_key(looking) == [WRITTEN_BY_THE_USER]
 
 
+@pytest.mark.quick("$MY_KEY", "None")
 @pytest.mark.parametrize(
     ("written", "env"),
     [

@@ -216,6 +216,7 @@ async def test_empty_cells_that_go_into_prompts_are_told_with_their_number(
     assert "empty" not in (await project.batchgen("enqueue", "pool.jsonl")).err
 
 
+@pytest.mark.quick("judge.scor > 5-20-True")
 @pytest.mark.parametrize(
     ("when", "items", "is_told"),
     [

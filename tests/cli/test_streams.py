@@ -26,7 +26,7 @@ async def in_a_shell(project: Project, command: str) -> tuple[int | None, str]:
     return shell.returncode, said.decode()
 
 
-@pytest.mark.quick("export -o -", "status")
+@pytest.mark.quick("export -o -")
 @pytest.mark.parametrize(
     "command", ["status", "status --json", "show 1", "export -o -", "enqueue pool.jsonl --dry-run"]
 )
@@ -39,6 +39,8 @@ async def test_a_full_disk_behind_stdout_is_an_error_in_one_line(
     assert await in_a_shell(project, f"{command} >/dev/full") == (1, FULL)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_full_disk_behind_stderr_stops_no_work(project: Project, words: Words) -> None:
     project.pool([*words(2), {"word": "x", "unused": 1}])
     assert await in_a_shell(project, "run pool.jsonl -o out.csv 2>/dev/full") == (0, "")

@@ -680,6 +680,7 @@ def test_a_variable_as_other_languages_write_it_is_told_of(
     assert both.err == "warning: no template uses these variables: word\n"
 
 
+@pytest.mark.quick("new")
 @pytest.mark.parametrize("experiment", ["default", "new"])
 def test_a_dry_run_refuses_what_enqueue_refuses(directory: Path, run: Run, experiment: str) -> None:
     write(directory, {"pool.jsonl": '{"id": "a", "word": "x"}\n'})

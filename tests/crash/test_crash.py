@@ -62,6 +62,8 @@ async def test_a_worker_killed_while_waiting_repeats_only_what_was_in_flight(
     await assert_whole(project)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_runs_killed_at_random_moments_lose_nothing_and_export_the_same_bytes(
     project: Project,

@@ -340,6 +340,7 @@ async def test_a_worker_that_is_gone_or_stands_still_is_taken_over_from(
     assert execute(url, UNKNOWN) == [(SLOTS - late,)]
 
 
+@pytest.mark.slow
 async def test_workers_without_a_connection_say_so_and_the_others_go_on(
     enqueued: Project, simulator: Simulator, server: Server, url: str
 ) -> None:

@@ -62,6 +62,7 @@ async def test_without_a_key_the_example_says_what_is_missing(tmp_path: Path) ->
     assert "Set the environment variable OPENAI_API_KEY" in script.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 async def test_the_rows_of_a_frame_get_labels(
     tmp_path: Path, on_simulated_model: Simulator
 ) -> None:

@@ -42,6 +42,7 @@ def test_the_adaptive_benchmark_reads_the_ledger_of_each_server(
     assert all(figure.value > 0 for figure in table.figures if "share" in figure.what)
 
 
+@pytest.mark.slow
 def test_a_wrong_name_is_told_what_there_is(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--quick", "--results", str(tmp_path), "nonsense"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 OUTSIDE = ("click", "openai", "psycopg", "sqlite3")
 
@@ -30,6 +32,7 @@ def may_import(module: str, package: str) -> bool:
     }[package]
 
 
+@pytest.mark.slow
 def test_an_outside_package_is_refused_in_every_module_that_is_not_its_room(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "batchgen", tmp_path / "batchgen")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -73,6 +73,8 @@ main()
 """
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_a_worker_loads_after_its_first_call_what_that_does_not_need(
     project: Project, simulator: Simulator
 ) -> None:

@@ -37,6 +37,8 @@ async def test_two_commands_with_one_key_spread_their_requests(
     assert at_s[-1] - at_s[0] >= 2.5
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_tokens_of_all_workers_together_stay_within_the_limit(
     project: Project, simulator: Simulator
 ) -> None:

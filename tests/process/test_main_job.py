@@ -28,6 +28,8 @@ async def test_500_items_cost_500_calls_and_come_out_in_order(
     assert (await project.process("verify")).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_enqueueing_again_adds_nothing_and_one_more_line_costs_one_call(
     project: Project, simulator: Simulator, words: Words
 ) -> None:

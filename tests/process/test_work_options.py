@@ -188,13 +188,15 @@ def test_every_option_has_its_place() -> None:
     assert set(SHOWN_BY) == {option.name for option in own}
 
 
-@pytest.mark.quick("halt_when_so_many_failed", "share_limits_and_items_of_one_experiment")
+@pytest.mark.quick("halt_when_so_many_failed")
 @pytest.mark.parametrize("run", dict.fromkeys(SHOWN_BY.values()), ids=lambda run: run.__name__)
 async def test_the_processes(run: Run, project: Project, simulator: Simulator) -> None:
     await run(project, simulator)
     assert (await project.batchgen("verify")).code == 0
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_they_do_not_read_the_config_anew(project: Project, simulator: Simulator) -> None:
     await enqueue(project, ["a", "b", "c"])
     config = project.path / "config.yaml"

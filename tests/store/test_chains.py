@@ -251,7 +251,7 @@ def test_parts_are_gathered_in_the_order_of_their_list(table: Table) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.quick("sqlite")
+@pytest.mark.slow
 def test_a_long_list_is_read_once_for_all_that_was_made_of_it(table: Table) -> None:
     line, n = Line(table, PARTS, "a"), 200
     (asked,) = line.claim()

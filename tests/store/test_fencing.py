@@ -86,7 +86,7 @@ def test_a_try_can_be_charged_later_whoever_has_the_item(table: Table) -> None:
     assert [table.work(n)["state"] for n in (1, 2)] == ["running", "pending"]
 
 
-@pytest.mark.quick("claimed by another", "sqlite")
+@pytest.mark.quick("claimed by another-Retry", "claimed by another-Done", "sqlite")
 @pytest.mark.parametrize(
     "decision",
     [

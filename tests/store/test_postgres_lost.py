@@ -161,6 +161,7 @@ async def test_a_replica_that_has_not_taken_over_yet_is_waited_for(
         assert await waiting
 
 
+@pytest.mark.slow
 async def test_a_server_that_stands_still_is_told_of_once_each_time(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,7 @@ async def test_a_server_that_stands_still_is_told_of_once_each_time(
             assert said.empty()
 
 
+@pytest.mark.slow
 async def test_who_is_cancelled_waits_for_no_server(server: Server) -> None:
     async with open_database(address_of(server.url("work")), create=True) as database:
         database.wait_for_server(600.0, lambda _: None)

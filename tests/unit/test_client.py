@@ -255,6 +255,7 @@ async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(
     assert simulator.calls == 1
 
 
+@pytest.mark.slow
 async def test_an_answer_as_large_as_it_gets_comes_whole(
     client: Client, simulator: Simulator
 ) -> None:

@@ -1,5 +1,7 @@
 """Failures of one kind are one group, whatever ids, times and counts are in their messages."""
 
+import pytest
+
 from batchgen.store.failure_groups import grouped, kind_of_message, literal_parts
 from batchgen.store.records import FailureGroup
 
@@ -37,6 +39,7 @@ def test_a_group_has_the_message_of_its_first_item() -> None:
     assert grouped(rows, 1) == [FailureGroup("server", "500 in 4 s", 7, 10)]
 
 
+@pytest.mark.slow
 def test_too_many_kinds_are_not_kept() -> None:
     letters = "abcdefghij"
     words = (a + b + c + d + e for a in letters for b in letters for c in letters

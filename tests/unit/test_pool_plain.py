@@ -134,6 +134,7 @@ def test_the_rows_of_a_table_are_items(frame: Any) -> None:
     assert as_json(frame) == ROWS
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_hugging_face_dataset_are_items_but_not_those_of_all_its_splits() -> None:
     import datasets  # here: it takes seconds, of each process that collects tests
 

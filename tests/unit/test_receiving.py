@@ -298,6 +298,7 @@ async def test_of_an_error_the_beginning_is_kept() -> None:
     assert len(text) < 3 * MEGABYTE
 
 
+@pytest.mark.slow
 async def test_what_is_not_kept_of_a_stream_needs_no_memory() -> None:
     comments = (b": " + b"x" * 10_000 + b"\n\n") * 100
     assert json.loads(await receive(AnswerMemory(), [comments] * 100 + [END]))

@@ -16,8 +16,6 @@ from batchgen.store import Order, ReadStore, ReviewChange, Verdict, open_store, 
 from tests.kits.chain_exports import PARTS, exported, says, topics
 from tests.kits.project import Project
 
-pytestmark = pytest.mark.on_both_engines
-
 STEPS = """\
 output_data: {experiment_name: demo, need_time_stamp: false}
 steps:
@@ -105,6 +103,7 @@ FOUND: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
+@pytest.mark.on_both_engines
 async def test_rows_are_found_by_what_they_are(labelled: Project) -> None:
     found = [names(await shown(labelled, **wanted)) for wanted, _ in FOUND]
     assert found == [ids(*expected) for _, expected in FOUND]
@@ -188,6 +187,7 @@ async def test_rows_of_all_steps_or_of_one(chains: Project) -> None:
     assert step_names(failed) == [("critique", "No.")]
 
 
+@pytest.mark.on_both_engines
 async def test_a_condition_on_chains_sees_what_their_lines_have(chains: Project) -> None:
     found = await shown(chains, experiment="demo", where="critique.score < 8")
     assert step_names(found) == [("revise", "Hot tea.")]

@@ -57,7 +57,6 @@ async def ids(viewer: Viewer, place: str) -> list[str]:
     return sorted(re.findall(r'<th scope="row"[^>]*><a [^>]*>([^<]*)</a>', answer.text))
 
 
-@pytest.mark.on_both_engines
 async def test_each_field_has_its_values_which_lead_to_their_rows(labelled: Project) -> None:
     async with viewing(labelled) as viewer:
         answer = await viewer.get("/e/default/fields")

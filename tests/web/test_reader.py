@@ -21,7 +21,6 @@ async def fails(_: ReadStore) -> None:
     raise UsageError("none")
 
 
-@pytest.mark.on_both_engines
 async def test_it_reads_in_a_thread_of_its_own_and_raises_what_a_job_raises(
     answered: Project,
 ) -> None:

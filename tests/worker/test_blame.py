@@ -29,7 +29,7 @@ def counted(project: Project) -> list[Any]:
     )
 
 
-@pytest.mark.quick("at the front-reset-1", "every other one-500-20")
+@pytest.mark.quick("every other one-500-20")
 @pytest.mark.parametrize("slots", ["1", "20"])
 @pytest.mark.parametrize("behaviour", ["500", "reset"])
 @pytest.mark.parametrize(

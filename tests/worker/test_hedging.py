@@ -103,7 +103,8 @@ async def test_there_is_no_second_call_without_a_free_slot(
     assert calls_of_late(slow) == [("answered", "at last")]
 
 
-@pytest.mark.quick("9")
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 async def test_both_calls_are_known_after_the_worker_is_gone(
     slow: Project, simulator: Simulator, signum: signal.Signals

@@ -106,7 +106,7 @@ async def test_answers_that_just_came_count_before_they_are_written(
     assert simulator.calls == 41
 
 
-@pytest.mark.quick("401", "429", "403 one by one")
+@pytest.mark.quick("401", "429")
 @pytest.mark.parametrize(
     ("reply", "words_", "options"),
     [

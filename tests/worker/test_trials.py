@@ -62,7 +62,7 @@ OF_THE_RECIPE = {
 }
 
 
-@pytest.mark.quick("405", "a page", "no balance")
+@pytest.mark.quick("405", "a page")
 @pytest.mark.parametrize(
     ("case", "options"),
     [*((case, ("-c", "100")) for case in NOBODY), ("nginx", ("-c", "200", "--processes", "4"))],

@@ -126,6 +126,8 @@ async def test_several_processes_and_workers_do_not_overshoot(
     assert simulator.calls == 31
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_what_a_dead_worker_had_is_claimed_by_another(
     project: Project, simulator: Simulator
 ) -> None:

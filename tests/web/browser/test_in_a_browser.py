@@ -47,6 +47,8 @@ async def test_nobody_else_gets_in(browser: Browser, viewer: Viewer) -> None:
     assert "not a name of this server" in await browser.text()
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_another_port_of_this_machine_gives_no_order_and_sees_nothing(
     browser: Browser, project: Project, simulator: Simulator
 ) -> None:
