@@ -8,6 +8,7 @@ from tests.kits.page import Viewer, viewing
 from tests.kits.project import Project
 
 DEPTHS = (100, 330, 900, 940, 970, 990, 3000)
+FEW = (100, 330, 990, 3000)
 OF_A_ROW = (
     "/items/{n}", "/items/{n}/diff?a=s{n}&b=s1", "/items/{n}/raw/value", "/items/{n}/raw/input",
     "/e/default/review?n=20&item={n}",
@@ -62,10 +63,12 @@ async def test_one_that_is_typed_is_kept_or_refused_in_words(viewer: Viewer) -> 
     assert viewer.said == []
 
 
-async def test_one_that_is_typed_for_a_value_is_kept_or_refused_in_words(deep: Project) -> None:
+async def test_one_that_is_typed_for_a_value_is_kept_or_refused_in_words(
+    deep: Project, *, slow: bool
+) -> None:
     place, kept = "/e/default/review?n=30", 0
     async with viewing(deep) as viewer:
-        for depth in DEPTHS:
+        for depth in DEPTHS if slow else FEW:
             for value in (lists(depth), objects(depth), lists(depth)[:depth]):
                 form = {"item": "1", "result": "1", "say": "accepted", "edited": value}
                 answer = await viewer.post(place, form)

@@ -14,8 +14,6 @@ from yarl import URL
 from batchgen.web.server import ROUTES
 from tests.kits.page import Answer, Viewer
 
-pytestmark = pytest.mark.on_both_engines
-
 NUMBERS = (
     "0",
     "1",
@@ -155,6 +153,8 @@ async def test_each_value_by_itself(viewer: Viewer) -> None:
                 await check(viewer, "GET", f"{place}?{encoded([(name, value)])}")
 
 
+@pytest.mark.quick("0")
+@pytest.mark.on_both_engines
 @pytest.mark.parametrize("seed", range(2))
 async def test_anything_together(viewer: Viewer, seed: int) -> None:
     chosen = random.Random(seed)

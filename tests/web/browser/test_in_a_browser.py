@@ -187,6 +187,7 @@ async def test_an_open_page_tells_that_its_database_is_gone_and_back(
     assert await browser.until(f"{STATE} === ''")
 
 
+@pytest.mark.quick("en")
 @pytest.mark.parametrize(("language", "words"), [
     ("en", "Open the link that the present one has printed"), ("zh", "请打开当前 batchgen view"),
 ])  # fmt: skip
