@@ -122,6 +122,8 @@ async def test_csv_of_prompts_in_two_parts_and_of_values_without_fields(
     assert [(row["parsed"], row["parsed.x"]) for row in rows] == [("[1, null]", ""), ("", "true")]
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_csv_of_objects_with_ever_new_fields_has_one_column_for_them(
     project: Project,
 ) -> None:

@@ -68,7 +68,8 @@ async def test_calls_that_were_asked_again_are_told_though_no_item_failed(
     assert (await batchgen("verify")).code == 0
 
 
-@pytest.mark.quick("default")
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "it's 2"])
 async def test_many_messages_are_few_groups(
     project: Project, batchgen: Typist, simulator: Simulator, name: str

@@ -84,6 +84,8 @@ async def test_more_and_fewer_slots(enqueued: Project, simulator: Simulator) -> 
     assert (simulator.calls, simulator.max_in_flight) == (ITEMS, 1)
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_the_slots_are_shared_by_all_that_run(
     enqueued: Project, simulator: Simulator
 ) -> None:

@@ -498,7 +498,8 @@ async def interrupt_until_it_ends(process: Process) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.quick("18")
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.parametrize("then", [SIGCONT, SIGKILL])
 async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_and_no_more(
     job: WholeJob, calm: list[Line], then: Any

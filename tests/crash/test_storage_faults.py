@@ -539,6 +539,7 @@ async def assert_nobody_waits_for_the_old_time(*processes: Process) -> None:
         assert [(await ended(process)).code for process in processes] == [0] * len(processes)
 
 
+@pytest.mark.slow
 async def test_a_clock_set_back_under_two_workers_makes_nobody_dead_and_costs_no_call(
     project: Project, typist: Typist, simulator: Simulator
 ) -> None:

@@ -128,6 +128,7 @@ async def test_who_waits_for_a_server_is_told_and_may_give_up(server: Server) ->
         assert await database.write(Writer())  # it is not given up for ever
 
 
+@pytest.mark.slow
 async def test_of_a_server_that_was_there_the_port_is_not_doubted(server: Server) -> None:
     server.execute("create role by_tcp superuser login password 'abcd'")
     address = address_of(server.url("work", tcp=True, user="by_tcp", password="abcd"))
@@ -248,6 +249,7 @@ async def test_who_was_told_to_stop_at_once_does_not_either(server: Server, ask:
                 await database.write(Writer(b"1" * 32))
 
 
+@pytest.mark.slow
 async def test_who_has_no_time_is_answered_by_a_server_that_is_there(server: Server) -> None:
     async with open_database(address_of(server.url("work")), create=True) as database:
         database.hurry()

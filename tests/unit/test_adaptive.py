@@ -117,6 +117,7 @@ def test_what_was_found_is_used_at_once_by_the_next_run(server: MakeServer, seco
     assert seen.refused(0, 20) < 0.03
 
 
+@pytest.mark.slow
 def test_what_was_found_is_not_believed_for_ever() -> None:
     lowered = after_a_rest(tight(6000), 3600 * 30, 600)
     assert lowered.share(600, 10, 60) >= 0.9
@@ -131,7 +132,7 @@ def test_a_limit_of_a_thousand_calls_a_second_is_found(server: MakeServer) -> No
     assert seen.refused(60, 90) < 0.02
 
 
-@pytest.mark.quick("3-deep", "0.3333333333333333-tight")
+@pytest.mark.quick("0.3333333333333333-tight")
 @pytest.mark.parametrize("server", [tight, silent, deep])
 @pytest.mark.parametrize("factor", [3, 1 / 3])
 def test_a_limit_that_changes_is_found_again(server: MakeServer, factor: float) -> None:

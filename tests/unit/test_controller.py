@@ -28,7 +28,7 @@ SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
 CAPS = [UNAVAILABLE, LIMITED, Refused(429, 5.0), UNREACHABLE]
 
 
-@pytest.mark.quick("0.0")
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     ("strays", "retry_after_s", "share"),

@@ -239,6 +239,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     objects=st.lists(st.dictionaries(st.sampled_from("abc"), json_values), max_size=6),
     chunk=st.integers(1, 40),

@@ -281,6 +281,7 @@ async def test_a_call_that_waits_for_memory_can_be_cancelled() -> None:
     assert await receive(memory, [b"x" * 400]) == "x" * 400
 
 
+@pytest.mark.slow
 async def test_a_body_larger_than_any_answer_is_given_up() -> None:
     memory = AnswerMemory()
     with pytest.raises(BodyTooLargeError, match="larger than 67108864 bytes"):

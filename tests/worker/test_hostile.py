@@ -132,7 +132,8 @@ def endless_trailers() -> Iterator[bytes]:
     yield from endlessly(b"".join(b"X-%d: y\r\n" % number for number in range(10_000)))
 
 
-@pytest.mark.quick("endless_headers")
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "reasons"),
     [

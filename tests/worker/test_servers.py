@@ -136,6 +136,8 @@ async def test_when_none_is_left_the_run_halts_and_says_why_of_each(
     assert simulator.calls + other.calls <= 20
 
 
+@pytest.mark.on_both_engines
+@pytest.mark.slow
 async def test_one_that_is_killed_loses_nothing_and_takes_part_again_when_it_is_back(
     project: Project, simulator: Simulator, other: Simulator
 ) -> None:
