@@ -15,6 +15,7 @@ from batchgen.jobs.sent import Sent, SentReader
 from batchgen.jobs.show import ShownPrompt, StepPlace, chains_of_row
 from batchgen.store import (
     Experiment,
+    FormerResult,
     PageRow,
     ReadStore,
     Sample,
@@ -43,8 +44,8 @@ class ChainPart(Struct, frozen=True):
 class ItemPage(Struct, frozen=True):
     """A row. `prompt` and `settings` are what is sent for it, and may have secrets; or a `function`
     ends it without a call, or there is a `problem` for which nothing can be sent. `name` is what
-    `show` takes it by. `chain` are rows of its chains, and `left_out` how many more there are, by
-    step and state."""
+    `show` takes it by. `former` are results that it has no more, the newest first. `chain` are rows
+    of its chains, and `left_out` how many more there are, by step and state."""
 
     item: StoredItem
     experiment: Experiment
@@ -56,6 +57,7 @@ class ItemPage(Struct, frozen=True):
     problem: str | None
     attempts: tuple[AttemptPage, ...]
     samples: tuple[Sample, ...]
+    former: tuple[FormerResult, ...]
     chain: tuple[ChainPart, ...] = ()
     left_out: Mapping[str, Counter[str]] = {}
 
@@ -96,7 +98,8 @@ async def item_page(store: ReadStore, number: int) -> ItemPage:
     return ItemPage(
         item, experiment, await name_of_item(store, number), sent.endpoint.name, prompt,
         rest, sent.function, problem, tuple(attempts),
-        tuple(await store.pages.samples(number)), chain, left_out,
+        tuple(await store.pages.samples(number)),
+        tuple(await store.pages.former_results(number)), chain, left_out,
     )  # fmt: skip
 
 

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText",
-    "Budget", "Call", "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow",
-    "ChainStep", "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem",
-    "Exchange", "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup",
-    "FailureLimit", "FileUse", "FollowRow", "Grant", "Intake", "Listing", "LiveChains",
+    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText", "Budget",
+    "Call", "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep",
+    "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
+    "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
+    "FileUse", "FollowRow", "FormerResult", "Grant", "Intake", "Listing", "LiveChains",
     "LiveFileRecord", "LivePage", "MadeOf", "MadePage", "Minutes", "Moved", "NewRows", "Order",
     "OrderChange", "Orders", "Origin", "OtherRecipe", "Pace", "PackedItems", "PageRow",
     "ParseWatch", "ParserCount", "Parsers", "Point", "RandomRows", "ReadStore", "RecipeChoice",
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from batchgen.store.page_records import (
         AttemptText,
         Call,
+        FormerResult,
         Listing,
         Order,
         Origin,

@@ -162,3 +162,17 @@ class Sample(Struct, frozen=True):
     id: int
     sample: int
     state: str
+
+
+class FormerResult(Struct, frozen=True):
+    """What an item ended with before it was parsed or asked again: `text` is the beginning of its
+    value (JSON) or, where that was the answer, of the answer; `parser` the spec of what has read
+    that. None: it failed without one."""
+
+    seq: int
+    state: str
+    reason: str | None
+    error: str | None
+    finished_at: int
+    parser: str | None
+    text: str | None

@@ -6,9 +6,19 @@ from math import comb
 import pytest
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, Item, KeepAnswer, Outcome, Reason, Retry, State
-from batchgen.store import Listing, Order, PageRow
-from batchgen.store.transactions import pages, random_rows, repair, stretches
+from batchgen.items import (
+    Done,
+    Fail,
+    Item,
+    KeepAnswer,
+    Outcome,
+    ParserVersion,
+    Reason,
+    Retry,
+    State,
+)
+from batchgen.store import AnswerChoice, Listing, Order, PageRow, Reparsed
+from batchgen.store.transactions import intake, pages, random_rows, repair, stretches
 from tests.kits.table import Table, answered, broken
 
 ALL = (1,)
@@ -318,3 +328,45 @@ def test_a_row_whose_result_was_replaced_is_drawn_by_its_own_alone(table: Table)
     worker = table.join()
     finish(table, worker, *map(done, table.claim(worker, 1)))
     assert sorted(drawn(table, 50, seed=1)) == [1, 2, 3, 4, 5]
+
+
+# Former results
+
+
+def ask_again(table: Table, item_id: int) -> None:
+    ended = repair.ended_item(table.transaction, item_id)
+    assert ended is not None
+    table.run(repair.reopen, [ended], None, table.now)
+
+
+def parse_again(table: Table, item_id: int, parsed: str) -> None:
+    choice = AnswerChoice(done_too=True)
+    (was,) = repair.answer_page(table.transaction, 1, choice, item_id - 1, 1)
+    number = table.run(intake.parser_number, ParserVersion("json"), table.now)
+    table.run(repair.write_reparsed, [Reparsed(was, Done(parsed))], number, table.now)
+
+
+def former(table: Table, item_id: int) -> list[tuple[str, str | None, str | None, str | None]]:
+    found = pages.former_results(table.transaction, item_id, 20)
+    return [(one.state, one.reason, one.parser, one.text) for one in found]
+
+
+def test_what_an_item_ended_with_before_is_found_the_newest_first(table: Table) -> None:
+    table.enqueue("a", "b")
+    worker = table.join()
+    one, two = table.claim(worker, 2)
+    finish(table, worker, failed(one), Outcome(two, (answered("[2]"),), Done()))
+    assert former(table, 1) == former(table, 2) == []
+    ask_again(table, 1)
+    (one,) = table.claim(worker, 1)
+    finish(table, worker, Outcome(one, (answered("[1]"),), Done()))
+    assert former(table, 1) == [("failed", "server", None, None)]
+    parse_again(table, 1, "[1]")
+    parse_again(table, 1, "1")
+    parsers = table.one("select spec from parsers where id = 1")
+    assert former(table, 1) == [
+        ("done", None, "json", "[1]"), ("done", None, parsers, "[1]"),
+        ("failed", "server", None, None),
+    ]  # fmt: skip
+    assert former(table, 2) == []
+    assert table.problems() == []

@@ -330,6 +330,20 @@ async def test_an_edit_is_compared_with_what_it_was_made_of(samples: Project) ->
         assert "<ins>a red cat</ins>" in answer.text
 
 
+async def test_values_of_two_parsers_are_compared(labelled: Project) -> None:
+    labelled.config("parser: raw\n")
+    assert (await labelled.batchgen("reparse", "--id", "id-3")).code == 0
+    async with viewing(labelled) as viewer:
+        assert "What it ended with before" not in (await viewer.get("/items/3")).text
+        page = await viewer.get("/items/4")
+        assert page.text.count('<td class="mono">json</td>') == 1
+        answer = await viewer.get(link(page, ">Compare"))
+        assert answer.status == 200
+        for words in ("before, by json", "what it has now"):
+            assert words in answer.text
+        assert viewer.said == []
+
+
 # Steps
 
 

@@ -491,6 +491,17 @@ select r.seq, r.item_id, r.state, r.reason, r.error, r.parsed, a.response, r.att
   left join parsers p on p.id = r.parser_id
  where r.seq = :seq;
 
+-- name: former_results
+-- What an item ended with before, the newest first, without the rest of long texts.
+select r.seq, r.state, r.reason, r.error, r.finished_at, p.spec as parser,
+       substr(coalesce(r.parsed, a.response), 1, cast(:chars as integer)) as text
+  from result_values r
+  left join attempts a on a.seq = r.attempt_seq
+  left join parsers p on p.id = r.parser_id
+ where r.item_id = :item_id
+   and not exists (select 1 from work w where w.item_id = r.item_id and w.result_seq = r.seq)
+ order by r.seq desc limit :limit;
+
 -- name: first_sample
 -- Of an item that has several; no row of an ordinary one.
 select coalesce(sample_of, id) from items where id = :item_id and sample is not null;

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from batchgen.store.page_records import (
     AttemptText,
+    FormerResult,
     Listing,
     Origin,
     PageRow,
@@ -93,6 +94,10 @@ class Pages:
         """A result by its number, whatever item it is, or once was, of."""
         return await self._db.read(row_of, "result_value", ResultValue, {"seq": seq})
 
+    async def former_results(self, item_id: int, limit: int = 20) -> list[FormerResult]:
+        """The newest results that an item has no more, the newest first."""
+        return await self._db.read(former_results, item_id, limit)
+
     async def samples(self, item_id: int) -> list[Sample]:
         """All samples of an item, by the row of whatever one; none of an ordinary item."""
         return await self._db.read(samples, item_id)
@@ -148,6 +153,11 @@ def shown_attempts(db: "Transaction", item_id: int, limit: int) -> list[ShownAtt
         for one in rows_of(db, "shown_attempts", ShownAttempt, which)
     ]
     return found[::-1]
+
+
+def former_results(db: "Transaction", item_id: int, limit: int) -> list[FormerResult]:
+    which = {"item_id": item_id, "chars": _CHARS, "limit": limit}
+    return list(rows_of(db, "former_results", FormerResult, which))
 
 
 def samples(db: "Transaction", item_id: int) -> list[Sample]:

@@ -7,6 +7,7 @@ from aiohttp import web
 from batchgen.errors import UsageError
 from batchgen.jobs.compare import Compared, Side, compared, side_of
 from batchgen.jobs.item_page import ItemPage, item_page
+from batchgen.parsers import shown_spec
 from batchgen.store import ReadStore
 from batchgen.web.language import Text
 from batchgen.web.pages.item import number_in
@@ -17,7 +18,7 @@ async def diff(view: View, request: web.Request) -> web.StreamResponse:
     """`?a=a12&b=a15`: two attempts; `r` is a result, `s` what a row has now."""
     number, t = number_in(request, "id"), view.frame.text(request)
     page = await view.pages.read(lambda store: item_page(store, number))
-    answers, others = _answers(page, t), _others(page, t)
+    answers, others = [*_answers(page, t), *_values(page, t)], _others(page, t)
     reviews = await view.pages.read(lambda store: store.reviews.of_items([number]))
     review = reviews.get(number)
     if review is not None and review.edited is not None:
@@ -54,6 +55,18 @@ def _answers(page: ItemPage, t: Text) -> list[tuple[str, str]]:
     return answered + [
         (f"s{one.id}", t("sample_n", n=one.sample)) for one in page.samples if one.state == "done"
     ]
+
+
+def _values(page: ItemPage, t: Text) -> list[tuple[str, str]]:
+    """What it had, and what it has, where it was parsed or asked again."""
+    before = [
+        (f"r{one.seq}", t("read_as", parser=shown_spec(one.parser)))
+        for one in reversed(page.former)
+        if one.state == "done" and one.parser is not None
+    ]
+    if not before or page.item.state != "done" or page.samples:
+        return before
+    return [*before, (f"s{page.item.id}", t("read_as_now"))]
 
 
 def _others(page: ItemPage, t: Text) -> list[tuple[str, str]]:

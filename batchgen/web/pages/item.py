@@ -11,6 +11,7 @@ from msgspec import Struct
 from batchgen.display.items import prompt_parts
 from batchgen.jobs.item_page import AttemptPage, ItemPage, item_page
 from batchgen.parsers import shown_spec
+from batchgen.store import FormerResult
 from batchgen.web.guard import SANDBOX
 from batchgen.web.language import Text as Words
 from batchgen.web.pages.recipes import masked
@@ -68,6 +69,8 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
         newest=next((one for one in reversed(calls) if one.answer), None),
         parser=found.item.parser and shown_spec(found.item.parser),
         function=found.function and shown_spec(found.function),
+        former=[(one, one.parser and shown_spec(one.parser), _compared(found, one))
+                for one in found.former],
         opened=request.query.get("attempt", ""),
         samples=[(one, _url(one.id, request.query, here=one.id == number))
                  for one in found.samples],
@@ -152,6 +155,14 @@ def _value(found: ItemPage) -> Text | None:
     if found.item.state != "done" or found.item.parsed is None:
         return None
     return cut(pretty(found.item.parsed), path("items", found.item.id, "raw", "value"))
+
+
+def _compared(found: ItemPage, former: FormerResult) -> str | None:
+    """A result that it has no more, with the one that it has; None where one of them is none."""
+    number = found.item.id
+    if found.item.state != "done" or former.state != "done":
+        return None
+    return path("items", number, "diff", a=f"r{former.seq}", b=f"s{number}")
 
 
 def _calls(found: ItemPage, t: Words) -> list[Call]:

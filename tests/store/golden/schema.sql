@@ -521,6 +521,8 @@ select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id,
        as parsed
   from results r;
 
+CREATE INDEX results_of_item on results (item_id);
+
 CREATE INDEX shares_of_worker on shares (worker_id);
 
 CREATE INDEX work_claimed  on work (worker_id)              where state = 'running';
