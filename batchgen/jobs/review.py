@@ -57,7 +57,14 @@ class ReviewList(Struct, frozen=True):
     left_out: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        counts = {name: getattr(self.counts, name) for name in self.counts.__struct_fields__}
+        names = (
+            "accepted",
+            "rejected",
+            "undecided",
+            "edited",
+            "earlier",
+        )  # all reviews are counted
+        counts = {name: getattr(self.counts, name) for name in names}
         reviews = [
             {
                 "id": one.custom_id or one.item_id, "number": one.item_id,

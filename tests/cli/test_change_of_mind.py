@@ -525,6 +525,8 @@ async def test_again_is_there_after_a_replace_that_left_the_done_ones(
     assert (await batchgen("verify")).code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_again_leaves_alone_what_a_retry_asked_with_other_parameters(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

@@ -360,6 +360,8 @@ async def test_another_conversation_is_asked_again_of_what_is_done(
     assert (await done.batchgen("verify")).code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_what_follows_new_rows_is_told_to_be_more_calls(
     done: Project, simulator: Simulator
 ) -> None:
@@ -394,6 +396,8 @@ async def test_what_waits_already_is_told_with_what_each_way_costs(
     assert ", and the 2 rows that wait already, and the new item\n" in told.err
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_rows_to_be_asked_again_that_other_rules_may_not_make_are_told_as_at_most(
     done: Project, simulator: Simulator
 ) -> None:
@@ -414,6 +418,8 @@ async def test_rows_to_be_asked_again_that_other_rules_may_not_make_are_told_as_
     assert (await done.batchgen("verify")).code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_dry_run_refuses_what_enqueue_would_while_rows_of_a_later_step_are_worked_on(
     done: Project, simulator: Simulator
 ) -> None:

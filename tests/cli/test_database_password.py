@@ -106,6 +106,8 @@ async def test_a_wrong_one_is_refused_in_one_line_without_it(
         )
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_the_dashboard_is_headed_without_it(guarded: Project, terminal: Terminal) -> None:
     assert guarded.server is not None
     url = guarded.server.url

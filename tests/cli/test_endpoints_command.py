@@ -245,6 +245,8 @@ async def test_a_server_without_the_endpoint_halts_and_names_it(
     assert (await project.batchgen("status", "--json")).json["total"]["pending"] == 4
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_retry_cannot_ask_for_what_the_endpoint_does_not_take(
     project: Project, simulator: Simulator
 ) -> None:

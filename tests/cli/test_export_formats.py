@@ -459,7 +459,8 @@ async def test_a_format_is_one_entry_and_a_writer(labelled: Project) -> None:
 # --- several files, and a summary -------------------------------------------------------------
 
 
-@pytest.mark.quick("out.jsonl")
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
 async def test_shards_hold_the_rows_in_the_order_of_the_pool(
     project: Project, words: Words, name: str
@@ -622,6 +623,8 @@ async def test_a_file_in_another_format_in_the_place_of_an_export_is_no_contradi
         )  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_without_pyarrow_nothing_is_written_and_one_line_says_what_to_install(
     labelled: Project,
 ) -> None:

@@ -103,6 +103,8 @@ def rows_of(database: Path) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_there_and_back_nothing_is_another(rich: Project, there: PostgresAddress) -> None:
     before = rows_of(rich.file)
     assert all(before[table] for table in ("reviews", "results", "exports"))
@@ -221,6 +223,8 @@ async def test_who_had_it_open_before_is_refused_too(
             await store.rename_experiment(1, "another")
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_it_waits_for_workers_to_be_stopped(
     project: Project, there: PostgresAddress, simulator: Simulator
 ) -> None:
@@ -252,6 +256,8 @@ async def test_it_waits_for_enqueueing(rich: Project, there: PostgresAddress) ->
     await well(rich, "move", "batchgen.db", there.url)
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_one_that_is_refused_leaves_no_file_behind(
     rich: Project, there: PostgresAddress
 ) -> None:
@@ -271,6 +277,8 @@ async def test_one_that_is_refused_leaves_no_file_behind(
     await well(rich, "move", there.url, "new.db")
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_it_goes_into_an_empty_database_alone(
     rich: Project, there: PostgresAddress, tmp_path: Path
 ) -> None:
@@ -291,7 +299,8 @@ async def test_it_goes_into_an_empty_database_alone(
     await well(rich, "move", "batchgen.db", there.url)  # nothing of it did any harm
 
 
-@pytest.mark.quick("False")
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 @pytest.mark.parametrize("to_server", [True, False])
 async def test_what_was_moved_away_is_to_be_removed_before_another_trip(
     rich: Project, there: PostgresAddress, to_server: bool

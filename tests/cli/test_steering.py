@@ -113,6 +113,8 @@ async def test_the_slots_are_shared_by_all_that_run(
     assert [(await ended(one)).code for one in (first, second)] == [0, 0]
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulator) -> None:
     simulator.hold()
     process = await enqueued.start("work", "-c", "10")
@@ -131,7 +133,8 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
     assert simulator.calls == ITEMS
 
 
-@pytest.mark.quick("options0")
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_stop_drains_and_exits_as_sigterm_does(
     enqueued: Project, simulator: Simulator, options: tuple[str, ...]

@@ -141,6 +141,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("moment", "kind", "n"), cells)
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_chains_of_killed_workers_end_as_those_of_a_calm_run(
     project: Project, simulator: Simulator, moment: Moment, kind: Pipeline, n: int
 ) -> None:

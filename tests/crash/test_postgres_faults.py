@@ -299,6 +299,7 @@ async def test_two_ctrl_c_end_a_command_whose_server_stands_still(
     assert "Traceback" not in told.err
 
 
+@pytest.mark.slow
 async def test_commits_that_nobody_hears_of_are_neither_lost_nor_done_twice(
     enqueued: Project, simulator: Simulator, server: Server, url: str
 ) -> None:

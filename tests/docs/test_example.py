@@ -37,6 +37,7 @@ async def run(name: str, where: Path, said: str = "") -> str:
     return script.out
 
 
+@pytest.mark.slow
 async def test_the_example_answers_five_items_and_then_nothing_is_called_again(
     tmp_path: Path,
 ) -> None:

@@ -28,11 +28,13 @@ _FLAGS = (
 )
 _PATIENCE_S = 60
 
-# Calls back as soon as the condition is true, and after each change of the page looks again.
+# Calls back as soon as the condition is true, and looks again after each change of the page: what
+# it is about may not be there yet.
 _UNTIL = """
 const [done] = arguments;
 const look = () => {
-  const found = CONDITION;
+  let found;
+  try { found = CONDITION; } catch (error) { if (!(error instanceof TypeError)) throw error; }
   if (found) { observer.disconnect(); done(found); }
 };
 const observer = new MutationObserver(look);

@@ -58,6 +58,8 @@ async def test_tokens_of_all_workers_together_stay_within_the_limit(
     assert tokens >= 400 * (seconds - 2)
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_what_a_server_says_of_its_limit_keeps_the_429_from_coming(
     tmp_path: Path, words: Words
 ) -> None:
@@ -74,6 +76,8 @@ async def test_what_a_server_says_of_its_limit_keeps_the_429_from_coming(
     assert simulator.calls == 12
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> None:
     simulator = Simulator(rpm=300, limit_headers=False)
     async with simulator.running() as url:
@@ -93,6 +97,8 @@ async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> N
     assert abs(int(shown) - found) <= 0.55  # both are rounded, to one and to a tenth of one
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_worker_that_a_limit_lets_send_nothing_says_so(
     project: Project, words: Words
 ) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
@@ -22,6 +24,8 @@ async def start(project: Project, soft: int, hard: int, *arguments: str) -> Proc
     return await project.start(script, str(soft), str(hard), *arguments)
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_the_soft_limit_is_raised_for_as_many_calls_as_are_wanted(
     project: Project, simulator: Simulator
 ) -> None:

@@ -118,6 +118,8 @@ async def test_a_first_signal_drains_them_all(
     assert project.query("select sum(unknown_calls) from totals") == [(0,)]
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_sigterm_to_all_processes_at_once_drains_them(
     project: Project, simulator: Simulator
 ) -> None:
@@ -329,6 +331,8 @@ async def test_the_share_of_one_that_is_killed_is_left_and_said_to_be(
     assert done in (4, 5)  # the other's share
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_the_rate_limit_is_one_for_all(project: Project, simulator: Simulator) -> None:
     process = await start(project, "--rpm", "8")
     await simulator.received(1)

@@ -114,6 +114,7 @@ async def test_a_server_that_starts_anew_or_crashes_is_waited_for(server: Server
     assert server.execute("select count(*) from recipes", "work") == [(1,)]
 
 
+@pytest.mark.slow
 async def test_who_waits_for_a_server_is_told_and_may_give_up(server: Server) -> None:
     said: list[str] = []
     address = address_of(server.url("work"))
@@ -144,6 +145,7 @@ async def test_of_a_server_that_was_there_the_port_is_not_doubted(server: Server
     )
 
 
+@pytest.mark.slow
 async def test_a_replica_that_has_not_taken_over_yet_is_waited_for(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

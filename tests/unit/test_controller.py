@@ -115,7 +115,7 @@ def test_some_refused_in_a_moment_do_not_hold_everybody_up_while_others_are_at_w
     assert found.share(FINDING_S, 200) >= 0.87
 
 
-@pytest.mark.quick("refusal2")
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", [UNREACHABLE, UNAVAILABLE, LIMITED])
 def test_after_an_outage_the_calls_come_back_by_doubling_within_ten_seconds(
     refusal: Refused,

@@ -256,6 +256,8 @@ async def test_a_body_that_is_too_large_is_refused(viewer: Viewer) -> None:
     assert (await viewer.ask("POST", "/e/default", data=body, headers=own)).status == 413
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_other_sites_go_there_but_take_nothing(viewer: Viewer) -> None:
     for site in ("cross-site", "same-site", "something", "none, none"):
         for mode, target in (

@@ -260,6 +260,8 @@ async def test_a_search_says_how_far_it_looked(
         assert "Searched 60, to the end." in further.text
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_search_that_fills_a_page_is_not_at_its_end(rows: Viewer) -> None:
     full = await rows.get("/e/default/items?q=w0&order=pool")
     assert len(ids(full)) == 50

@@ -209,6 +209,8 @@ async def test_a_secret_that_got_into_an_answer_all_the_same_is_not_shown(
         assert "Say [API key] to {word}" in page
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_worker_that_was_killed_is_said_to_be_gone(
     project: Project, simulator: Simulator
 ) -> None:

@@ -94,6 +94,8 @@ async def test_a_sample_is_reviewed_row_by_row(viewer: Viewer, labelled: Project
     assert item_in(again) == seen[0]
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_one_goes_on_where_nothing_is_decided_yet(viewer: Viewer) -> None:
     place, shown = await follow(viewer, SAMPLE)
     second, _ = await follow(viewer, (await say(viewer, shown, "accepted")).place)
@@ -157,6 +159,8 @@ async def test_an_answer_that_was_replaced_meanwhile_is_looked_at_again(
     assert await reviews(labelled) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_rows_that_were_reviewed_are_looked_at_again(
     viewer: Viewer, labelled: Project
 ) -> None:
@@ -253,6 +257,8 @@ async def test_of_steps_the_rows_of_one_are_reviewed(
     assert json.loads(out.out)["parsed"] == "Hot tea."
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_conditions_know_what_was_said(viewer: Viewer, labelled: Project) -> None:
     for item in ("r1", "r3"):
         await labelled.batchgen("review", item, "--accept")

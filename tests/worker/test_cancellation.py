@@ -210,7 +210,7 @@ def upper(response: str) -> str:
     return response.upper()
 
 
-@pytest.mark.quick("once-function")
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("parse", [None, upper], ids=["raw", "function"])
 @pytest.mark.parametrize("cancels", ["once", "again and again"])

@@ -91,6 +91,8 @@ async def run_storm(job: Job, words: Sequence[str]) -> None:
     assert job.log.bugs == []
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 @pytest.mark.timeout(3600)
 async def test_in_a_storm_every_item_ends_as_its_calls_say(tmp_path: Path, slow: bool) -> None:
     words = [f"w{number}" for number in range(20_000 if slow else 300)]

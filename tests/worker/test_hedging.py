@@ -93,6 +93,8 @@ async def test_when_both_fail_the_item_is_tried_again(slow: Project, simulator: 
     assert kept[-1] == ("answered", "at last")
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_there_is_no_second_call_without_a_free_slot(
     slow: Project, simulator: Simulator
 ) -> None:

@@ -384,7 +384,8 @@ def one_long_element() -> Iterator[bytes]:
     yield b'"}, {"word": "good"}]'
 
 
-@pytest.mark.quick("--one_long_line")
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 @pytest.mark.parametrize(
     ("name", "chunks", "new"),
     [("-", one_long_line, 1), ("p.csv", one_long_row, None), ("p.json", one_long_element, None)],

@@ -72,6 +72,8 @@ async def test_many_items_that_are_refused_for_themselves_stop_nobody(
     assert simulator.calls == ITEMS
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_block_of_items_that_are_refused_for_themselves_stops_nobody(
     project: Project, simulator: Simulator
 ) -> None:

@@ -390,6 +390,8 @@ async def test_an_answer_whose_parser_killed_the_process_is_parsed_again_not_ask
     assert project.query("select outcome, count(*) from attempts group by 1") == [("answered", 1)]
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_parser_that_always_kills_the_process_fails_its_item_in_the_end(
     project: Project, simulator: Simulator
 ) -> None:

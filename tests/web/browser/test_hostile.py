@@ -71,6 +71,8 @@ async def test_nothing_that_a_model_says_is_more_than_text(
         assert viewer.said == []
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_a_text_is_shown_letter_by_letter(hostile: Project, browser: Browser) -> None:
     async with viewing(hostile) as viewer:
         await browser.open(viewer.link)
@@ -86,6 +88,8 @@ async def test_a_text_is_shown_letter_by_letter(hostile: Project, browser: Brows
         assert any(HOSTILE in json.loads(text) for text in texts if text.startswith("{\n"))
 
 
+@pytest.mark.slow
+@pytest.mark.on_both_engines
 async def test_what_cannot_be_seen_is_marked(hostile: Project, browser: Browser) -> None:
     async with viewing(hostile) as viewer:
         await browser.open(viewer.link)
