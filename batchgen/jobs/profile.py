@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from statistics import median
+from statistics import median_high, median_low
 from typing import Any
 
 from msgspec import Struct
@@ -245,7 +245,12 @@ class _Measure:
 
     @property
     def spread(self) -> Spread | None:
-        return Spread(self._least, median(self._kept), self._most) if self._kept else None
+        if not self._kept:
+            return None
+        low, high = median_low(self._kept), median_high(self._kept)
+        # Not half of their sum, which may be larger than any number.
+        middle = low if low == high else low / 2 + high / 2
+        return Spread(self._least, middle, self._most)
 
 
 def _type_of(value: Any) -> str:

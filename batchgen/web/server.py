@@ -30,7 +30,7 @@ from batchgen.web.pages import (
     workers,
 )
 from batchgen.web.reader import open_reader
-from batchgen.web.tokens import kept_token
+from batchgen.web.tokens import kept_token, reading_token
 from batchgen.web.view import HintOf, View
 
 Page = Callable[[View, web.Request], Awaitable[web.StreamResponse]]
@@ -95,6 +95,8 @@ async def serve(
             store = await stack.enter_async_context(open_store(config.database))
         listening = listen(port)
         token, number = kept_token(config.database), listening.getsockname()[1]
+        if read_only:
+            token = reading_token(token)
         guard = Guard(token, number, names)
         frame = Frame(
             str(config.database), called, read_only=read_only, hide=hiding(config), tab=guard.tab

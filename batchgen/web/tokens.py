@@ -39,6 +39,11 @@ def kept_token(address: DatabaseAddress, environment: Mapping[str, str] = os.env
     return made
 
 
+def reading_token(token: str) -> str:
+    """That of a viewer that may only read: who has its link has not the other one's."""
+    return hmac.digest(bytes.fromhex(token), b"read-only", "sha256")[:_BYTES].hex()
+
+
 def token_place(address: DatabaseAddress, environment: Mapping[str, str] = os.environ) -> Path:
     if isinstance(address, Path):
         real = address.resolve()

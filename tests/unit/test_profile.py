@@ -123,3 +123,8 @@ def test_memory_is_bounded_whatever_the_values_are(monkeypatch: pytest.MonkeyPat
 def test_a_number_that_no_float_can_have_is_a_value_all_the_same() -> None:
     found = field(profile_of([json.loads("1" + "0" * 400), 2]))
     assert (found.distinct, found.numbers) == (2, Spread(2, 2, 2))
+
+
+def test_the_median_of_numbers_near_the_largest_is_one() -> None:
+    assert field(profile_of([1e308, 1e308])).numbers == Spread(1e308, 1e308, 1e308)
+    assert field(profile_of([-1e308, 1e308])).numbers == Spread(-1e308, 0.0, 1e308)

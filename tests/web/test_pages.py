@@ -2,6 +2,7 @@
 
 import re
 
+import aiohttp
 import pytest
 
 from batchgen.display.status import GONE
@@ -171,6 +172,18 @@ async def test_with_read_only_nothing_can_be_changed(answered: Project) -> None:
             answer = await viewer.post(f"/workers/{order}", {"slots": "3"})
             assert answer.status == 403
             assert "--read-only" in answer.text
+
+
+async def test_the_link_to_read_lets_nobody_change_anything(answered: Project) -> None:
+    async with (
+        viewing(answered, read_only=True) as reader,
+        viewing(answered) as viewer,
+        aiohttp.ClientSession() as stranger,
+    ):
+        for token, status in ((reader.token, 401), (viewer.token, 303)):
+            link = f"{viewer.origin}/?token={token}"
+            async with stranger.get(link, allow_redirects=False) as response:
+                assert response.status == status
 
 
 async def test_a_notice_is_no_text_of_the_address(viewer: Viewer) -> None:

@@ -268,7 +268,10 @@ async def test_conditions_know_what_was_said(viewer: Viewer, labelled: Project) 
     place, shown = await follow(viewer, (await say(viewer, shown, "rejected")).place)
     assert item_in(place) == 4
     place, _ = await follow(viewer, f"{query}&before=4")  # what was decided is in it no more
-    assert "That was the last one." in (await viewer.get(place)).text
+    assert "That was the first one." in (await viewer.get(place)).text
+    nowhere = quote('review == "rejected" and id == "r3"')
+    _, shown = await follow(viewer, f"{REVIEW}?where={nowhere}")
+    assert "There is none." in shown.text
     rejected = quote('review == "rejected"')
     listed = await viewer.get(f"/e/default/items?where={rejected}")
     assert re.findall(r'<a href="/items/(\d+)', listed.text)[:1] == ["2"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.database_address import address_of
-from batchgen.web.tokens import kept_token, token_place
+from batchgen.web.tokens import kept_token, reading_token, token_place
 
 
 @pytest.fixture
@@ -23,6 +23,13 @@ def test_it_stays_the_same_and_is_nobody_elses(database: Path) -> None:
     assert place.read_text() == token
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert [file.name for file in database.parent.iterdir()] == ["work.db-view"]
+
+
+def test_who_may_only_read_has_one_that_says_nothing_of_the_other(database: Path) -> None:
+    token = kept_token(database)
+    reading = reading_token(token)
+    assert reading == reading_token(kept_token(database)) != token
+    assert len(bytes.fromhex(reading)) == 16
 
 
 def test_it_is_beside_the_file_that_a_link_leads_to(database: Path, tmp_path: Path) -> None:

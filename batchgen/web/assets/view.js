@@ -52,6 +52,7 @@ async function look() {
   try {
     const answer = await ask(location.href, {"Batchgen-Seen": root.dataset.version});
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    showCopies(fresh);
     if (answer.status === 200) {
       for (const element of document.querySelectorAll("[data-live]")) {
         replace(element, fresh.getElementById(element.id));
@@ -78,18 +79,17 @@ function plan(after_ms) {
   timer = document.hidden || isRefused ? null : setTimeout(look, after_ms);
 }
 
+const showCopies = (page) => page.querySelectorAll("[data-copy]").forEach((one) => { one.hidden = !navigator.clipboard; });
+
 async function copy(button) {
   await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
   button.textContent = document.body.dataset.copied;
   setTimeout(() => { button.textContent = document.body.dataset.toCopy; }, 1500);
 }
 
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-copy]");
-  if (button) copy(button);
-});
+document.addEventListener("click", ({target}) => { if (target.closest("[data-copy]")) copy(target.closest("[data-copy]")); });
 
-document.querySelectorAll("[data-copy]").forEach((one) => { one.hidden = !navigator.clipboard; });
+showCopies(document);
 if (document.querySelector("[data-live]")) {
   document.addEventListener("visibilitychange", () => plan(0));
   plan(EVERY_MS);

@@ -152,7 +152,8 @@ async def _shown(
     return view.frame.page(
         request, "review.html", title=t("review_of", name=name), experiment=name,
         section="review", command=command, status=400 if typed else 200, look=look, row=row,
-        queue=queue, typed=typed, sample=look.sample, share=_share(look.sample),
+        end=_end(request.query), queue=queue, typed=typed, sample=look.sample,
+        share=_share(look.sample),
         own_url=_url(queue, item=found.item, last=last) if found.item is not None else "",
         next_url=_url(queue, after=found.item, last=last),
         previous_url=_url(queue, before=found.item) if found.item is not None else "",
@@ -171,6 +172,13 @@ async def _shown(
                                        look.review.is_current else "") or "",
         most_note=_MOST_NOTE, word=_words(view, request),
     )  # fmt: skip
+
+
+def _end(query: Mapping[str, str]) -> str:
+    """The words for where no row is any more."""
+    if "before" in query:
+        return "review_first"
+    return "review_end" if "after" in query else "review_none"
 
 
 async def _look(store: ReadStore, queue: Queue, found: Found, last: int | None) -> _Look:

@@ -112,6 +112,9 @@ async def test_numbers_follow_a_run_that_is_paused_from_the_page(
         simulator.release()
         assert await browser.until("document.getElementById('workers').innerText.includes('0 / 3')")
         assert simulator.calls == 3
+        assert (
+            await browser.run("return document.querySelectorAll('[data-copy][hidden]').length") == 0
+        )
 
         await browser.click("#workers form[action$=resume] button")
         await browser.open(f"{viewer.origin}/e/default")
