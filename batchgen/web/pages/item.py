@@ -141,7 +141,8 @@ def _place(found: ItemPage, query: Mapping[str, str]) -> _Place:
         }
     return _Place(
         name, path("e", name, "items", **kept),
-        path("e", name, "previous", **kept, at=at), path("e", name, "next", **kept, at=at),
+        path("e", name, "previous", **kept, at=at, row=number),
+        path("e", name, "next", **kept, at=at, row=number),
     )  # fmt: skip
 
 

@@ -121,7 +121,8 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
 
 
 async def step_to(view: View, request: web.Request) -> web.StreamResponse:
-    """From the row at a place (`at`) to the next one that is wanted, or to the one before."""
+    """From the row at a place (`at`) to the next one that is wanted, or to the one before; where
+    there is none, back to the `row` that somebody came from."""
     name, query = request.match_info["name"], request.query
     wanted, back = wanted_of(name, query), request.match_info["way"] == "previous"
     reader, budget_s = _reader(view, wanted)
@@ -136,8 +137,10 @@ async def step_to(view: View, request: web.Request) -> web.StreamResponse:
     if found.place is not None:
         side = {"before": found.place} if back else {"after": found.place}
         return view.frame.lead(_page(name, query, **side), t("none_near"))
-    side = {"before": at} if not back else {"after": at}
-    return view.frame.lead(_page(name, query, **side), t("none_before" if back else "none_after"))
+    own, told = _number(query.get("row")), t("none_before" if back else "none_after")
+    if not own:
+        return view.frame.lead(_page(name, query), told)
+    return view.frame.lead(path("items", own, **_given(query), e=name, at=at), told)
 
 
 def wanted_of(name: str, query: Mapping[str, str]) -> Wanted:
