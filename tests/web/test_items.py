@@ -318,7 +318,6 @@ async def test_what_cannot_be_compared_is_told(samples: Project, names: str) -> 
     async with viewing(samples) as viewer:
         answer = await viewer.get(f"/items/1/diff?{names}")
         assert answer.status in (200, 404)
-        assert "500" not in answer.text
         assert viewer.said == []
 
 

@@ -38,7 +38,7 @@ TEXTS = (
 NAMES = (
     "a", "after", "all", "at", "attempt", "b", "before", "e", "edited", "experiment", "item",
     "lang", "last", "looked", "max_tokens", "message", "n", "note", "notice", "now", "of", "order",
-    "q", "reason", "result", "rpm", "say", "seed", "slots", "span", "stale", "state", "step",
+    "q", "reason", "result", "row", "rpm", "say", "seed", "slots", "span", "stale", "state", "step",
     "token", "tpm", "upto", "v", "where", "worker",
 )  # fmt: skip
 KNOWN = {

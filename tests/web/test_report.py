@@ -83,7 +83,7 @@ async def test_steps_and_the_other_language(project: Project) -> None:
     assert "Judge {draft}" in text
 
 
-@pytest.mark.on_both_engines
+@pytest.mark.only_sqlite("its database is a file that could be written over")
 @pytest.mark.slow
 async def test_only_a_report_is_written_over(answered: Project) -> None:
     await written(answered)

@@ -179,6 +179,7 @@ async def test_a_server_that_is_away_is_told_and_waited_for(
     await way.cut()
 
 
+@pytest.mark.only_sqlite("its database is a file that can be put away")
 async def test_an_open_page_tells_that_its_database_is_gone_and_back(
     browser: Browser, viewer: Viewer, answered: Project
 ) -> None:

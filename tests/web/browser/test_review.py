@@ -78,10 +78,11 @@ async def test_an_edit_is_typed_and_accepted_by_keys(project: Project, browser: 
         keys = _Keys(browser)
         first = keys.item
         await browser.type("body", "n")
+        assert await browser.until("document.activeElement.id === 'note'")
         await browser.type("#note", "axe")  # letters, in a field
         await browser.type("#note", "\ue00c")  # Esc
         await browser.type("body", "e")
-        assert await browser.run("return document.activeElement.id") == "edited"
+        assert await browser.until("document.activeElement.id === 'edited'")
         await browser.run("document.activeElement.value = 'Better.'")
         before = await browser.run("return performance.timeOrigin")
         await browser.type("#edited", "\ue009\ue007")  # Ctrl+Enter
