@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-_LONGEST = 4000  # no sentence of ours is longer
+_LONGEST = 1000  # what a server says may fit a form nearly everywhere, which takes long to find out
 _DEEPEST = 3  # a sentence in a sentence
 _NUMBERS, _NUMBER = ("n", "m"), r"[\d.,]+"  # places of these names
 _PLACE = re.compile(r"\{(\w+)\}")
