@@ -23,8 +23,10 @@ trap stopped=yes TERM
 vllm serve "$model" --port "$port" >"vllm-$SLURM_JOB_ID.log" 2>&1 & server=$!
 trap 'kill "$server" 2>/dev/null' EXIT
 until curl -fs -o /dev/null "http://localhost:$port/health"; do
-  [ -z "$time_is_over" ] || scontrol requeue "$task"
-  [ -z "$time_is_over$stopped" ] || exit 143
+  if [ -n "$time_is_over$stopped" ]; then  # in one look: a signal may come between two
+    [ -z "$time_is_over" ] || scontrol requeue "$task"
+    exit 143
+  fi
   kill -0 "$server" 2>/dev/null || { echo "vllm has ended: see vllm-$SLURM_JOB_ID.log" >&2; exit 1; }
   sleep 2 & wait $!                      # a signal ends the wait
 done

@@ -178,13 +178,13 @@ async def test_a_gate_that_stays_closed_is_waited_for_once(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes."""
+    """A disk of three megabytes: the answers, what is logged of them, and the export have room."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no small disk here: {mounted.stderr.decode().strip()}")
