@@ -15,6 +15,7 @@ class Settings(ModelSettings, total=False):
     prompts: Values
     output_data: Values
     work: Values
+    batch: Values
 
     provider: str
     user: str | None
@@ -47,3 +48,12 @@ class Settings(ModelSettings, total=False):
     grace_s: float
     lease_s: float
     patience_s: float
+
+    max_requests: int
+    max_mb: int
+    max_open: int
+    max_enqueued_tokens: int | None
+    completion_window: str
+    poll_s: float
+    probe: bool
+    delete_files: bool

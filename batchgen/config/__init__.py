@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Config", "Leaf", "ModelConfig", "OutputConfig", "Price", "PromptsConfig", "Secrets",
-    "SentValue", "SentValues", "ServerConfig", "StepConfig", "StepKey", "StepPrompt", "WorkConfig",
-    "gives_key", "leaf_table", "load", "missing_variables", "model_of", "model_setting",
-    "place_in", "plan_of", "secrets_of", "server_names", "step_keys",
+    "BatchConfig", "Config", "Leaf", "ModelConfig", "OutputConfig", "Price", "PromptsConfig",
+    "Secrets", "SentValue", "SentValues", "ServerConfig", "StepConfig", "StepKey", "StepPrompt",
+    "WorkConfig", "gives_key", "leaf_table", "load", "missing_variables", "model_of",
+    "model_setting", "place_in", "plan_of", "secrets_of", "server_names", "step_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from batchgen.config.step_settings import StepKey, step_keys
     from batchgen.config.steps import StepConfig, StepPrompt, model_of, place_in, plan_of
     from batchgen.config.values import (
+        BatchConfig,
         Config,
         ModelConfig,
         OutputConfig,

@@ -353,6 +353,8 @@ RATE_LIMIT = Kind(
     "an integer >= 0 or null", lambda value, context: or_null(COUNT).check(value, context) or None
 )
 POSITIVE = _integer("an integer >= 1", 1)
+BATCH_REQUESTS = _integer("an integer from 1 to 50000", 1, 50_000)  # what OpenAI takes in a file
+BATCH_MB = _integer("an integer from 1 to 1000", 1, 1000)
 MAX_TOKENS = _integer(f"an integer from 1 to {LARGEST_MAX_TOKENS}", 1, LARGEST_MAX_TOKENS)
 PRICE = or_null(Kind("a mapping", _check_price))
 SECONDS = _number(f"a number > 0 and <= {_MAX_SECONDS}", 0, _MAX_SECONDS)

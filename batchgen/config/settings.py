@@ -9,6 +9,8 @@ from msgspec import Struct
 from batchgen.config.kinds import (
     API_KEY,
     BASE_URL,
+    BATCH_MB,
+    BATCH_REQUESTS,
     BOOL,
     CONCURRENCY,
     DATABASE,
@@ -28,6 +30,7 @@ from batchgen.config.kinds import (
     TEXT_OR_NULL,
     Kind,
     ValueContext,
+    or_null,
     shown_key,
 )
 from batchgen.config.sent import HEADERS, QUERY
@@ -180,6 +183,22 @@ _TABLE = {
         "seconds that a worker waits for a PostgreSQL server that went away, with its answers in "
         "memory",
     ),
+    "batch.max_requests": (BATCH_REQUESTS, "requests of a provider batch, at most"),
+    "batch.max_mb": (BATCH_MB, "million bytes of a provider batch, at most"),
+    "batch.max_open": (POSITIVE, "provider batches at the provider at a time"),
+    "batch.max_enqueued_tokens": (
+        or_null(POSITIVE),
+        "tokens in the prompts of all provider batches at the provider, as your account's page "
+        "has it; null: found out by what is refused",
+    ),
+    "batch.completion_window": (TEXT, "how long the provider may take: `24h`, at some also others"),
+    "batch.poll_s": (SECONDS, "seconds between two looks at what the provider has done"),
+    "batch.probe": (
+        BOOL,
+        "ask one row online before the first provider batch of a recipe, so that a wrong key or "
+        "parameter is seen in a second, not tomorrow",
+    ),
+    "batch.delete_files": (BOOL, "delete the files at the provider once all is in the database"),
     "log_dir": (PATH, "directory of the log files"),
 }
 

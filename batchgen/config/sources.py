@@ -33,7 +33,14 @@ from batchgen.config.settings import (
     unknown_key,
 )
 from batchgen.config.strict_yaml import parse_yaml, read_file
-from batchgen.config.values import Config, ModelConfig, OutputConfig, PromptsConfig, WorkConfig
+from batchgen.config.values import (
+    BatchConfig,
+    Config,
+    ModelConfig,
+    OutputConfig,
+    PromptsConfig,
+    WorkConfig,
+)
 from batchgen.errors import ConfigError
 
 
@@ -295,6 +302,7 @@ def _build(values: Mapping[KeyPath, Any], directory: Path) -> Config:
         prompts=PromptsConfig(**tree.pop("prompts")),
         output_data=OutputConfig(**tree.pop("output_data")),
         work=WorkConfig(**tree.pop("work")),
+        batch=BatchConfig(**tree.pop("batch")),
         directory=directory,
         **tree,
     )

@@ -148,6 +148,22 @@ class WorkConfig(Struct, frozen=True, kw_only=True):
     patience_s: float = 600.0
 
 
+class BatchConfig(Struct, frozen=True, kw_only=True):
+    """How `work --batch` sends rows: a provider batch has at most `max_requests` and `max_mb`
+    million bytes, and `max_open` of them are at the provider at a time, with no more than
+    `max_enqueued_tokens` in their prompts (None: what the provider refuses tells). With `probe` one
+    row of a recipe is asked online before the first batch of it."""
+
+    max_requests: int = 10_000
+    max_mb: int = 90
+    max_open: int = 10
+    max_enqueued_tokens: int | None = None
+    completion_window: str = "24h"
+    poll_s: float = 60.0
+    probe: bool = True
+    delete_files: bool = True
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings, checked; each path in it includes the directory that it starts from.
 
@@ -180,6 +196,7 @@ class Config(Struct, frozen=True, kw_only=True):
     steps_place: str = "steps"  # where they are set, for messages
     result: tuple[str, ...] = ()
     work: WorkConfig = field(default_factory=WorkConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
     log_dir: Path = Path("logs")
     directory: Path
     file: Path | None = None
