@@ -376,7 +376,11 @@ class KeepAnswer(Struct, frozen=True):
     """The answer becomes durable, and the item stays running: its parser comes next."""
 
 
-Decision = Done | Retry | Fail | Suspect | Release | KeepAnswer
+class ParseLater(Struct, frozen=True):
+    """The answer becomes durable, and the item pending: who claims it next is to parse it."""
+
+
+Decision = Done | Retry | Fail | Suspect | Release | KeepAnswer | ParseLater
 
 
 class Outcome(Struct, frozen=True):

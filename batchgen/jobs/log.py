@@ -19,6 +19,7 @@ from batchgen.items import (
     Fail,
     Item,
     KeepAnswer,
+    ParseLater,
     Release,
     Retry,
     Suspect,
@@ -146,7 +147,7 @@ def _name(decision: Decision) -> str:
     match decision:
         case Done():
             return "done"
-        case KeepAnswer():
+        case KeepAnswer() | ParseLater():
             return "parse"
         case Retry():
             return "retry"

@@ -6,7 +6,7 @@ one snapshot, and its docstring is its promise. Behind it:
     reading   the side of it that only reads       store     all of it
     values    what it is asked with, and what it answers      records   what is only read of it
     chain_records   what is read of experiments with steps          page_records   of pages of rows
-    review_records  what people said of answers
+    review_records  what people said of answers      batch_records   what is at providers
     keys      by what an item is known again
     failure_groups   which failures are of one kind
     trial     whose fault it is that nobody has been answered yet
@@ -31,24 +31,26 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText", "Budget",
-    "Call", "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep",
-    "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
-    "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
-    "FileUse", "FollowRow", "FormerResult", "Grant", "Intake", "Listing", "LiveChains",
-    "LiveFileRecord", "LivePage", "MadeOf", "MadePage", "Minutes", "Moved", "NewRows", "Order",
-    "OrderChange", "Orders", "Origin", "OtherRecipe", "Pace", "PackedItems", "PageRow",
-    "ParseWatch", "ParserCount", "Parsers", "Point", "RandomRows", "ReadStore", "RecipeChoice",
-    "Reparsed", "Reservation", "ResultRow", "ResultValue", "Review", "ReviewChange",
-    "ReviewCounts", "ReviewFilter", "ReviewedItem", "Reviews", "Sample", "Seat", "Selection",
-    "Series", "ServerWant", "ShownAttempt", "Spent", "StaleRow", "StepIntake", "Store",
-    "StoredAttempt", "StoredItem", "StoredParser", "Stretch", "Trial", "Twin", "UnknownCall",
-    "Verdict", "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts",
-    "move_tables", "open_store", "open_store_if_there", "percentiles", "read_now", "read_store",
-    "server_key", "server_keys", "start_of_bucket",
+    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "AttemptText",
+    "BatchState", "Budget", "Call", "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow",
+    "ChainStep", "Claim", "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer",
+    "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup",
+    "FailureLimit", "FileUse", "FollowRow", "FormerResult", "Grant", "Intake", "Listing",
+    "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "MadePage", "Minutes", "Moved",
+    "NewBatch", "NewRows", "Order", "OrderChange", "Orders", "Origin", "OtherRecipe", "Pace",
+    "PackedItems", "PageRow", "ParseWatch", "ParserCount", "Parsers", "Point", "ProviderBatch",
+    "RandomRows", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "Reserved", "ResultRow",
+    "ResultValue", "Review", "ReviewChange", "ReviewCounts", "ReviewFilter", "ReviewedItem",
+    "Reviews", "Sample", "Seat", "Selection", "Series", "ServerWant", "ShownAttempt", "Spent",
+    "StaleRow", "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Stretch",
+    "Trial", "Twin", "UnknownCall", "Verdict", "WorkerRow", "claim_of", "key_of_content",
+    "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
+    "open_store_if_there", "percentiles", "read_now", "read_store", "server_key", "server_keys",
+    "start_of_bucket",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from batchgen.store.batch_records import BatchState, NewBatch, ProviderBatch
     from batchgen.store.chain_records import (
         Chain,
         ChainRow,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
         ShownAttempt,
         Stretch,
     )
+    from batchgen.store.plan import Claim, Reserved, claim_of
     from batchgen.store.reading import ReadStore, read_now, read_store
     from batchgen.store.records import (
         AnswerDetails,
@@ -151,6 +154,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "page_records", "review_records", "store", "transactions.packed",
-        "transactions.watch", "moving", "minutes", "transactions.series",
+        "chain_records", "page_records", "review_records", "batch_records", "plan", "store",
+        "transactions.packed", "transactions.watch", "moving", "minutes", "transactions.series",
     )  # fmt: skip

@@ -25,6 +25,7 @@ from batchgen.items import (
     Item,
     KeepAnswer,
     Outcome,
+    ParseLater,
     Reason,
     Release,
     Retry,
@@ -181,8 +182,10 @@ class Plan(Struct):
         followed = decision.followed if isinstance(decision, Done) else None
         if attempt is not None and attempt.response is None:
             item = replace(item, parser_id=None)
-        elif followed is not None and known.steps.plan_id(item.experiment_id) != followed.plan_id:
+        elif isinstance(decision, ParseLater) or (
             # By one that is its chain's no more: its answer is parsed again.
+            followed is not None and known.steps.plan_id(item.experiment_id) != followed.plan_id
+        ):
             answer_seq = item.answer_seq if attempt_seq is None else attempt_seq
             self.end(
                 replace(item, answer_seq=answer_seq), Release(), None, now, outdated=outdated
@@ -386,7 +389,7 @@ def _state_after(decision: Decision) -> State:
             return State.DONE
         case Fail():
             return State.FAILED
-        case Retry() | Suspect() | Release():
+        case Retry() | Suspect() | Release() | ParseLater():
             return State.PENDING
         case KeepAnswer():
             return State.RUNNING

@@ -9,6 +9,7 @@ from batchgen.items import (
     Item,
     KeepAnswer,
     Outcome,
+    ParseLater,
     Reason,
     Release,
     Retry,
@@ -72,6 +73,17 @@ def test_the_first_attempt_of_two_is_the_one_that_counts() -> None:
     assert plan.kept_answers == [{"item_id": 1, "epoch": 3, "answer_seq": 41}]
     assert (plan.attempt_seqs, plan.settled, moved(plan)) == ([41], [], {})
     assert plan.deltas.totals()[7].unknown_calls == 1
+
+
+def test_an_answer_to_be_parsed_later_waits_with_its_item_for_whoever_claims_it() -> None:
+    plan = finish(Outcome(ITEM, (ANSWERED,), ParseLater()))
+    (settled,) = plan.settled
+    assert (settled["state"], settled["answer_seq"], settled["charged"]) == ("pending", 41, 0)
+    assert (plan.results, moved(plan)) == ([], {(7, "running", ""): -1, (7, "pending", ""): 1})
+    gone = finish(
+        Outcome(ITEM, (ANSWERED,), ParseLater()), known=replace(HELD, outdated={(1, 3): 2})
+    )
+    assert [(row["state"], row["answer_seq"]) for row in gone.settled] == [("stale", None)]
 
 
 def test_an_answer_that_was_kept_before_is_the_one_that_the_result_names() -> None:
