@@ -258,11 +258,11 @@ def _check_path_or_none(value: Any, context: ValueContext) -> Path | None:
 
 
 def _check_provider(value: Any, _: ValueContext) -> str:
-    if value != "openai":
+    if value not in ("openai", "mistral"):
         raise ValueError(
             'must be "openai", which means any OpenAI-compatible server: set model.base_url'
         )
-    return "openai"
+    return str(value)
 
 
 def named_variable(value: Any) -> str | None:
@@ -341,7 +341,7 @@ PATH = Kind("a path", _check_path, text=True)
 PATH_OR_NULL = Kind("a path or null", _check_path_or_none, text=True)
 DATABASE = Kind("a path, or postgresql://...", _check_database, text=True)
 PARSER = Kind("text", _check_parser, text=True)
-PROVIDER = Kind('"openai"', _check_provider, text=True)
+PROVIDER = Kind('"openai" or "mistral"', _check_provider, text=True)
 API_KEY = Kind("text or null", _check_api_key, text=True)
 BASE_URL = Kind("a URL", _check_base_url, text=True)
 ENDPOINT = Kind("a name", _check_endpoint, text=True)

@@ -86,7 +86,10 @@ _SEARCHED = {  # defaults that hold only while the file is there
 }
 
 _TABLE = {
-    "model.provider": (PROVIDER, "any OpenAI-compatible server"),
+    "model.provider": (
+        PROVIDER,
+        "any OpenAI-compatible server; `mistral`: one that has Mistral's API for batches",
+    ),
     "model.api_key": (
         API_KEY,
         "the key, `${VAR}` or `$VAR`; missing: the variable `OPENAI_API_KEY`",
