@@ -20,9 +20,10 @@ from batchgen.jobs.configured_servers import (
     sections_of,
     server_specs,
 )
-from batchgen.llm.client import check_settings, open_client
+from batchgen.llm.client import open_client
 from batchgen.llm.prices import Prices
 from batchgen.llm.receive import AnswerMemory
+from batchgen.llm.server_address import check_settings
 from batchgen.shutdown import Stop, once_stopped_now
 from batchgen.store import Counts, Store
 from batchgen.worker.requests import Present

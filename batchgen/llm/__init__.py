@@ -1,6 +1,7 @@
 """The model's side: one request out, one reply in, and what it means.
 
-client          sends a request; the only module that knows openai
+server_address  where a server is and what goes with each request; the only one that knows openai
+client          sends a request
 connections     how it is sent: POSTs over connections that are kept alive
 proxies         the proxy that the environment names
 receive         the body of a reply, within bounds of memory

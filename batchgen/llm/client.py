@@ -1,9 +1,8 @@
-"""Sends one request and returns whatever comes back: the only module that knows openai.
+"""Sends one request and returns whatever comes back.
 
-The openai package decides what a client is: the key, the base URL, the headers and the environment
-variables behind them. The request itself goes over aiohttp's connections (`llm.connections`), as
-openai's own request machinery costs several times the CPU. Nothing here retries, follows a redirect
-or raises for what a server does: every call ends as a `Reply`, and `llm.decide` says what follows.
+The request goes over aiohttp's connections (`llm.connections`), as openai's own request machinery
+costs several times the CPU. Nothing here retries, follows a redirect or raises for what a server
+does: every call ends as a `Reply`, and `llm.decide` says what follows.
 """
 
 import asyncio
@@ -11,21 +10,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
-import yarl
 
-from batchgen.config import (
-    ModelConfig,
-    Secrets,
-    SentValues,
-    gives_key,
-    missing_variables,
-    secrets_of,
-)
+from batchgen.config import ModelConfig, Secrets
 from batchgen.endpoints import ENDPOINTS, Endpoint
-from batchgen.errors import ConfigError
 from batchgen.items import Reply
 from batchgen.llm.connections import Connections, Destination, Progress, Response
 from batchgen.llm.faults import (
@@ -35,8 +24,8 @@ from batchgen.llm.faults import (
     timed_out,
     too_large,
 )
-from batchgen.llm.proxies import proxy_for
 from batchgen.llm.receive import AnswerMemory, BodyTooLargeError, ReceivedBody
+from batchgen.llm.server_address import address_of
 from batchgen.llm.time_limit import TimeLimit
 from batchgen.shutdown import uninterrupted
 from batchgen.text.json_text import sent_json
@@ -50,7 +39,6 @@ _ANSWER_HEADERS = frozenset(
     }
 )
 _MOST_CHARS_OF_NO_ANSWER = 1024 * 1024
-_HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
 class Client:
@@ -145,38 +133,14 @@ async def open_client(
     """A client for any number of calls at once. Clients may share the `memory` for what they
     receive. Raises ConfigError when the key is missing or unusable, or the environment's proxy
     is."""
-    key = _checked_key(model)
-    proxy = proxy_for(yarl.URL(model.base_url))
-    # Imported here, as it takes half a second of CPU, which other commands need not spend.
-    import httpx2
-    from openai import AsyncOpenAI
-
-    # It sends nothing. With a transport of its own it would load all certificates, and fail for
-    # proxies and certificate files of the environment that no call is to use.
-    nothing_is_sent = httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False)
-    openai = AsyncOpenAI(
-        api_key=key, base_url=model.base_url, max_retries=0, http_client=nothing_is_sent
-    )
-    headers = {
-        name: value
-        for name, value in {**openai.default_headers, **openai.auth_headers}.items()
-        # openai marks the ones to leave out with objects of its own. The x-stainless ones describe
-        # its own request machinery, which does not send here.
-        if isinstance(value, str) and not name.lower().startswith("x-stainless-")
-    }
-    if not model.sends_api_key:
-        headers.pop("Authorization", None)
-    base = str(openai.base_url).rstrip("/")
-    urls = {
-        name: yarl.URL(f"{base}{one.path}").update_query(_sent(model.query))
-        for name, one in ENDPOINTS.items()
-    }
-    await openai.close()
-    connections = Connections(proxy)
+    address = await address_of(model)
+    connections = Connections(address.proxy)
     try:
-        own = _with_own(headers, model.headers)
-        destinations = {name: connections.to(url, own) for name, url in urls.items()}
-        yield Client(destinations, secrets_of(model, proxy), timeout_s, memory)
+        destinations = {
+            name: connections.to(address.url(one.path), address.headers)
+            for name, one in ENDPOINTS.items()
+        }
+        yield Client(destinations, address.secrets, timeout_s, memory)
     finally:
         await uninterrupted(connections.close())
 
@@ -187,44 +151,3 @@ def _told(response: Response) -> Iterable[tuple[str, str]]:
     if response.status != 200:
         return headers.items()
     return [(name, headers[name]) for name in _ANSWER_HEADERS if name in headers]
-
-
-def check_settings(model: ModelConfig) -> None:
-    """Raises ConfigError where `open_client` would; opens nothing."""
-    _checked_key(model)
-    proxy_for(yarl.URL(model.base_url))
-
-
-def _sent(values: SentValues) -> dict[str, str]:
-    return {name: value.text for name, value in values.items() if value is not None}
-
-
-def _with_own(headers: Mapping[str, str], own: SentValues) -> dict[str, str]:
-    """The user's take the place of ours, whatever their capitals; a null leaves ours out."""
-    names = {name.lower() for name in own}
-    return {k: v for k, v in headers.items() if k.lower() not in names} | _sent(own)
-
-
-def _check_sent(model: ModelConfig) -> None:
-    for where, values in (("headers", model.headers), ("query", model.query)):
-        for name, variable in missing_variables(values):
-            raise ConfigError(
-                f"{model.place}.{where}.{name}: the environment variable {variable} is not set."
-            )
-
-
-def _checked_key(model: ModelConfig) -> str:
-    _check_sent(model)
-    if model.api_key and not (model.api_key.isascii() and model.api_key.isprintable()):
-        raise ConfigError(
-            f"{model.place}.api_key: has characters that no HTTP header can carry (a line break, "
-            "perhaps)."
-        )
-    has_key = model.api_key or gives_key(model.headers)
-    if not has_key and urlsplit(model.base_url).hostname == _HOST_THAT_NEEDS_A_KEY:
-        raise ConfigError(
-            f"{model.place}.api_key: no key. Set the environment variable "
-            f"{model.api_key_variable}, or point {model.place}.base_url at a server that needs "
-            "none."
-        )
-    return model.api_key or "none"

@@ -20,8 +20,9 @@ from batchgen.config import ModelConfig, load
 from batchgen.endpoints import CHAT
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
-from batchgen.llm.client import Client, check_settings, open_client
+from batchgen.llm.client import Client, open_client
 from batchgen.llm.proxies import proxy_for
+from batchgen.llm.server_address import check_settings
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.simulate.server import Received
 from tests.kits.project import KEY
