@@ -18,6 +18,7 @@ from batchgen.simulate import VENDOR_REPLIES, Simulator, serve
     "batchgen simulate --errors content_403=0.01 --item-errors 'tax law=too_large'",
     "batchgen simulate --outage 60:999999:no_credit",
     "batchgen simulate --at-once 10 --refuse-with 429 --retry-after 0 --outage 60:120",
+    "batchgen simulate --batch-seconds 60",
     "BATCHGEN_MODEL_BASE_URL=http://127.0.0.1:8000/v1 batchgen work",
 ))  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
@@ -52,21 +53,25 @@ from batchgen.simulate import VENDOR_REPLIES, Simulator, serve
 @click.option("--outage", metavar="START:END[:KIND]",
               help="All calls fail between these seconds after the first one; KIND as in --errors, "
                    "503 if there is none.")  # fmt: skip
+@click.option("--batch-seconds", type=click.FloatRange(0), default=3.0, show_default=True,
+              help="How long a batch takes.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--ledger", "ledger_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Append a JSON line for each call.")  # fmt: skip
+              help="Append a JSON line for each call, and for each line of a batch.")  # fmt: skip
 @click.pass_obj
 def simulate(
     session: Session, port: int, latency: str, errors: str, item_errors: tuple[str, ...],
     rpm: float, burst: int | None,
     tpm: float, limit_headers: bool, retry_after_s: float, at_once: int | None,
-    refuse_with: str | None, outage: str | None, seed: int, ledger_path: Path | None,
+    refuse_with: str | None, outage: str | None, batch_seconds: float,
+    seed: int, ledger_path: Path | None,
 ) -> int:  # fmt: skip
     """Serve a simulated model on loopback, for rehearsing a run.
 
-    OpenAI-compatible (chat completions, Responses, completions, embeddings), with the latency,
-    errors and rate limit of your choice. Answers depend on the request alone; one that is asked
-    for as a stream comes in pieces, over its latency. GET /ledger tells how many calls came.
+    OpenAI-compatible (chat completions, Responses, completions, embeddings; files and batches of
+    them), with the latency, errors and rate limit of your choice. Answers depend on the request
+    alone; one that is asked for as a stream comes in pieces, over its latency. GET /ledger tells
+    how many calls came, and how many answers would be charged for.
     """
     if burst is not None and not rpm:
         raise UsageError("--burst: there is no rate limit for it. Add --rpm.")
@@ -76,8 +81,9 @@ def simulate(
         latency=latency, errors=errors, item_errors=item_errors,
         rpm=rpm or None, burst=burst, tpm=tpm or None,
         limit_headers=limit_headers, retry_after_s=retry_after_s or None,
-        at_once=at_once, refuse_with=int(refuse_with or 503), outage=outage, seed=seed,
-        ledger_path=ledger_path, keep_ledger=False, port=port,
+        at_once=at_once, refuse_with=int(refuse_with or 503), outage=outage,
+        batch_seconds=batch_seconds, seed=seed, ledger_path=ledger_path, keep_ledger=False,
+        port=port,
     )  # fmt: skip
 
     async def job() -> int:

@@ -205,15 +205,22 @@ class Behaviour(Struct, frozen=True):
         return cls.response(status, "", headers={"Location": location})
 
     @property
+    def text(self) -> str | None:
+        """What an answer says, if that is set."""
+        return self.body.decode() if isinstance(self.body, bytes) else self.body
+
+    @property
     def outcome(self) -> str:
         """The name in the ledger: the kind, or the status."""
         return str(self.status) if self.kind == "status" else self.kind
 
 
-def error_object(status: int, message: str, code: str | None = None) -> bytes:
+def error_object(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> bytes:
     """The body of OpenAI's error responses."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": None, "code": code or _CODES.get(status)}
+    error = {"message": message, "type": kind, "param": param, "code": code or _CODES.get(status)}
     return json.dumps({"error": error}).encode()
 
 

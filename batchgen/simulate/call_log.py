@@ -1,4 +1,5 @@
-"""The simulated model's log of calls: a JSON line for each, written as it arrives."""
+"""The simulated model's log of calls: a JSON line for each, written as it arrives, and for each
+line of a batch, written as it is answered."""
 
 import json
 import time
@@ -11,17 +12,24 @@ from batchgen.simulate.answers import Chat
 
 class CallLog:
     """Appends to the file at `path`; None: to none. Unbuffered, so that each line is one write and
-    survives a kill. Raises BatchgenError if it cannot be written."""
+    survives a kill."""
 
     def __init__(self, path: Path | str | None) -> None:
+        self._path = path
         self._file: IO[bytes] | None = None
-        if path is not None:
-            try:
-                self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115  (until `close`)
-            except OSError as exc:
-                raise BatchgenError(f"cannot write the ledger {path}: {exc.strerror}") from exc
 
-    def write(self, chat: Chat | None, tries: int, outcome: str) -> None:
+    def open(self) -> None:
+        """Raises BatchgenError if it cannot be written."""
+        if self._path is not None:
+            try:
+                self._file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115  (to `close`)
+            except OSError as exc:
+                raise BatchgenError(
+                    f"cannot write the ledger {self._path}: {exc.strerror}"
+                ) from exc
+
+    def write(self, chat: Chat | None, tries: int, outcome: str, **more: str) -> None:
+        """`more` names the batch and the custom_id of a line."""
         if self._file is None:
             return
         line = {
@@ -30,6 +38,7 @@ class CallLog:
             "prompt": chat.text[:80] if chat else None,
             "try": tries,
             "outcome": outcome,
+            **more,
         }
         self._file.write(json.dumps(line).encode() + b"\n")
 

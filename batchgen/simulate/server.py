@@ -3,13 +3,10 @@
 import asyncio
 import errno
 import json
-import struct
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -20,6 +17,8 @@ from msgspec import Struct, field
 from batchgen.errors import BatchgenError
 from batchgen.simulate.answers import Chat, json_object, models
 from batchgen.simulate.azure import key_of, path_after_place
+from batchgen.simulate.batch_requests import BatchRequests
+from batchgen.simulate.batch_runs import Batches
 from batchgen.simulate.behaviours import (
     Behaviour,
     ErrorMix,
@@ -28,16 +27,18 @@ from batchgen.simulate.behaviours import (
     error_object,
     retry_after_headers,
 )
+from batchgen.simulate.bill import Bill
 from batchgen.simulate.call_log import CallLog
 from batchgen.simulate.capacity import Capacity, Outage
+from batchgen.simulate.deciding import Call, Decider
 from batchgen.simulate.endpoints import PROMPTS, answer, asked
 from batchgen.simulate.faults import cut, reset, stream, trickle, until_disconnected
+from batchgen.simulate.files import Files
 from batchgen.simulate.limiter import Limiter
-from batchgen.simulate.streams import events_of, is_streamed
+from batchgen.simulate.line_replies import LineReplies
+from batchgen.simulate.streams import events_of
 
 _KEPT_REQUESTS = 10_000
-# Far more calls than come between a call and its retry; about 25 MB.
-KEPT_TRIES = 200_000
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -52,26 +53,11 @@ class Received(Struct, frozen=True):
     query: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Call(Struct, frozen=True):
-    """A POST and what it will get. `chat` is None if it is not a valid request."""
-
-    chat: Chat | None
-    behaviour: Behaviour
-    delay_s: float
-    headers: Mapping[str, str]
-    has_room: bool
-
-    @property
-    def is_streamed(self) -> bool:
-        """Then the delay is spread over the stream."""
-        return is_streamed(self.behaviour.kind, self.chat)
-
-
 class Simulator:
     """The server. `calls` counts the POSTs received, `answered` the whole responses sent, of any
     status, `in_flight` the calls between the two, and `dropped` the requests reset on a `stale`
     connection, which do not count as calls. `ledger` counts calls by the text of their last user
-    message.
+    message, and `bill` has what would be charged, of lines of batches too.
 
     `keep_ledger=False` is for runs without an end: no prompts are kept in memory (`ledger` and
     `requests` stay empty), only totals and the try numbers of recent requests.
@@ -93,6 +79,7 @@ class Simulator:
         refuse_with: int = 503,
         outage: Outage | str | None = None,
         api_key: str | None = None,
+        batch_seconds: float = 0.0,
         ledger_path: Path | str | None = None,
         keep_ledger: bool = True,
         host: str = "127.0.0.1",
@@ -103,31 +90,37 @@ class Simulator:
         a minute, in and out, of which a minute's worth may come at once. `limit_headers`: each
         reply announces both limits, as OpenAI's do. `retry_after_s` None: a simulated 429 has no
         Retry-After. `at_once`: what comes beside so many calls gets the status `refuse_with`.
-        `outage` as `Outage.parse` reads it. Raises ConfigError."""
-        self._latency = Latency.parse(latency) if isinstance(latency, str) else latency
-        self._errors = ErrorMix.parse(errors) if isinstance(errors, str) else errors
-        self._item_errors = ItemErrors.parse(item_errors)
-        self._limiter = Limiter(rpm, burst, tpm)
-        self._capacity = Capacity(at_once, refuse_with)
-        self._outage = Outage.parse(outage) if isinstance(outage, str) else outage
-        self._limit_headers = limit_headers
-        self._seed = seed
+        `outage` as `Outage.parse` reads it. `batch_seconds`: how long a batch takes. Raises
+        ConfigError."""
+        self._decider = Decider(
+            latency=Latency.parse(latency) if isinstance(latency, str) else latency,
+            errors=ErrorMix.parse(errors) if isinstance(errors, str) else errors,
+            item_errors=ItemErrors.parse(item_errors),
+            limiter=Limiter(rpm, burst, tpm), limit_headers=limit_headers,
+            capacity=Capacity(at_once, refuse_with),
+            outage=Outage.parse(outage) if isinstance(outage, str) else outage,
+            seed=seed, keep_tries=keep_ledger,
+        )  # fmt: skip
         self._retry_after_s = retry_after_s
         self._api_key = api_key
-        self._ledger_path = ledger_path
         self._keep_ledger = keep_ledger
         self.host = host
         self.port = port
         self.calls = self.answered = self.in_flight = self.max_in_flight = self.dropped = 0
         self.ledger: Counter[str] = Counter()
         self.requests: deque[Received] = deque(maxlen=_KEPT_REQUESTS if keep_ledger else 0)
-        self._tries: dict[bytes, int] = {}
-        self._scripts: list[tuple[str, deque[Behaviour]]] = []
+        self.bill = Bill(keep_prompts=keep_ledger)
         self._released = asyncio.Event()
         self._released.set()
         self._watchers: list[asyncio.Future[None]] = []
         self._stale: WeakSet[asyncio.Transport] = WeakSet()
-        self._call_log = CallLog(None)
+        self._call_log = CallLog(ledger_path)
+        files = Files()
+        lines = LineReplies(self._decider, self._call_log, self.bill)
+        self._batches = Batches(
+            files, lines.reply, seconds=batch_seconds, seed=seed, released=self._released
+        )
+        self._batch_requests = BatchRequests(files, self._batches, self._authorized)
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
 
@@ -141,7 +134,7 @@ class Simulator:
 
         Raises BatchgenError if the port is taken or the ledger cannot be written.
         """
-        self._call_log = CallLog(self._ledger_path)
+        self._call_log.open()
         # Without handler_cancellation a call that hangs would outlive the client that left it.
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
@@ -157,12 +150,14 @@ class Simulator:
                 f"{'the port is in use' if taken else exc}; choose another, or 0 for any free port"
             ) from exc
         self.port = site.port
+        self._batches.resume()
         return self.base_url
 
     async def stop(self) -> None:
         """Close everything at once: calls that are held, slow or hanging see a disconnect."""
         if self._runner is None or self._server is None:
             return
+        await self._batches.stop()
         for site in list(self._runner.sites):
             await site.stop()
         for connection in self._server.connections:
@@ -208,12 +203,15 @@ class Simulator:
         """The next calls with `text` in their last user message get these behaviours, one each, in
         order of arrival. Where several scripts fit a call, the oldest that is not used up
         decides."""
-        self._scripts.append((text, deque(map(Behaviour.of, behaviours))))
+        self._decider.script(text, *behaviours)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport in self._stale:
             self.dropped += 1
             return await reset(request)
+        path = path_after_place(request.path, request.query)
+        if path is not None and self._batch_requests.takes(path):
+            return await self._batch_requests.handle(request, path)
         if request.method != "POST":
             return self._get(request)
         # Not request.read(), which refuses more than a megabyte.
@@ -235,38 +233,20 @@ class Simulator:
             return await until_disconnected()
         finally:
             self.in_flight -= 1
-            if call.has_room:
-                self._capacity.end()
+            self._decider.end(call)
 
-    def _receive(self, request: web.BaseRequest, raw: bytes) -> _Call:
+    def _receive(self, request: web.BaseRequest, raw: bytes) -> Call:
         now = time.monotonic()
         body = json_object(raw)
         self.calls += 1
         self.requests.append(Received(body, request.headers, now, request.path, request.query))
         chat = asked(path_after_place(request.path, request.query), body)
-        tries = self._count(chat) if chat else 0
-        error_roll, latency_roll = _rolls(self._seed, chat, tries)
-        out = self._outage.behaviour(now) if self._outage else None
-        behaviour = self._refused(request, chat) or self._scripted(chat) or out
-        no_room = None if behaviour else self._capacity.begin()
-        has_room = not (behaviour or no_room)
-        behaviour = behaviour or no_room or self._chosen(chat, error_roll, now)
-        self._call_log.write(chat, tries, behaviour.outcome)
-        self._wake_watchers()
-        delay_s = self._delay_s(behaviour, latency_roll)
-        headers = self._limiter.headers(now) if self._limit_headers else {}
-        return _Call(chat, behaviour, delay_s, headers, has_room)
-
-    def _count(self, chat: Chat) -> int:
-        """Enter the call in the ledger, and return which try of its request it is."""
-        if self._keep_ledger:
+        if chat is not None and self._keep_ledger:
             self.ledger[chat.text] += 1
-        elif len(self._tries) >= KEPT_TRIES:
-            for oldest in list(islice(self._tries, KEPT_TRIES // 2)):
-                del self._tries[oldest]
-        tries = self._tries.get(chat.digest, 0) + 1
-        self._tries[chat.digest] = tries
-        return tries
+        call = self._decider.decide(chat, self._refused(request, chat), now)
+        self._call_log.write(chat, call.tries, call.behaviour.outcome)
+        self._wake_watchers()
+        return call
 
     def _refused(self, request: web.BaseRequest, chat: Chat | None) -> Behaviour | None:
         """The response to a request that no server would accept; None for another one."""
@@ -284,27 +264,6 @@ class Simulator:
     def _authorized(self, request: web.BaseRequest) -> bool:
         return self._api_key in (None, key_of(request.path, request.headers))
 
-    def _chosen(self, chat: Chat | None, error_roll: float, now: float) -> Behaviour:
-        wait_s = self._limiter.take(chat, now)
-        if wait_s > 0:
-            return Behaviour.error(429, headers=retry_after_headers(wait_s))
-        return Behaviour.of(self._errors.pick(error_roll) or "ok")
-
-    def _scripted(self, chat: Chat | None) -> Behaviour | None:
-        text = chat.text if chat else ""
-        for fragment, behaviours in self._scripts:
-            if behaviours and fragment in text:
-                return behaviours.popleft()
-        return self._item_errors.of(text)
-
-    def _delay_s(self, behaviour: Behaviour, roll: float) -> float:
-        if behaviour.delay_s is not None:
-            return behaviour.delay_s
-        # A server refuses a request at once.
-        if behaviour.kind == "status" and 400 <= behaviour.status < 500:
-            return 0.0
-        return self._latency.seconds(roll)
-
     def _arrived(self, text: str | None) -> int:
         return self.calls if text is None else self.calls_of(text)
 
@@ -314,7 +273,7 @@ class Simulator:
             if not watcher.done():
                 watcher.set_result(None)
 
-    async def _answer(self, request: web.BaseRequest, call: _Call) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         """Respond as the call's behaviour says; does not return if that is not to respond."""
         headers = {**_JSON, **call.headers}
         if call.chat is not None:
@@ -333,9 +292,8 @@ class Simulator:
             return await trickle(request, headers)
         # Only a valid chat gets any further than `status`.
         assert call.chat is not None
-        scripted = call.behaviour.body
-        text = scripted.decode() if isinstance(scripted, bytes) else scripted
-        body = answer(call.chat, kind, text)
+        self.bill.add(call.chat, in_batch=False)
+        body = answer(call.chat, kind, call.behaviour.text)
         if kind == "stale" and request.transport is not None:
             self._stale.add(request.transport)
         if call.is_streamed:
@@ -371,7 +329,10 @@ class Simulator:
         return web.Response(body=models(), headers=_JSON)
 
     def _ledger_json(self) -> bytes:
-        counts = {"calls": self.calls, "answered": self.answered, "items": self.ledger}
+        counts = {
+            "calls": self.calls, "answered": self.answered, "items": self.ledger,
+            "billed": self.bill.to_json(),
+        }  # fmt: skip
         return json.dumps(counts).encode()
 
 
@@ -380,14 +341,6 @@ async def serve(simulator: Simulator, ready: Callable[[str], None], stop: asynci
     async with simulator.running() as url:
         ready(url)
         await stop.wait()
-
-
-def _rolls(seed: int, chat: Chat | None, tries: int) -> tuple[float, float]:
-    """Two numbers between 0 and 1, both excluded, that depend on the arguments alone."""
-    digest = chat.digest if chat else b""
-    high, low = struct.unpack(">QQ", sha256(b"%d:%d:" % (seed, tries) + digest).digest()[:16])
-    # 52 bits: with one more, the half added could round up to 1.
-    return ((high >> 12) + 0.5) / 2**52, ((low >> 12) + 0.5) / 2**52
 
 
 def _as_bytes(body: bytes | str) -> bytes:

@@ -17,7 +17,7 @@ from batchgen.jobs.enqueue import enqueue
 from batchgen.pool import read_objects
 from batchgen.simulate import Behaviour, ErrorMix, Simulator
 from batchgen.simulate.answers import Chat, completion, json_object
-from batchgen.simulate.server import _rolls
+from batchgen.simulate.deciding import rolls
 from batchgen.store import open_store
 from tests.kits.job import Job
 
@@ -65,8 +65,8 @@ def chat_of(word: str) -> Chat:
 def drawn(chat: Chat, tries: int) -> list[str]:
     """What the first calls of a request get."""
     mix = ErrorMix.parse(MIX)
-    rolls = [_rolls(SEED, chat, number)[0] for number in range(1, tries + 1)]
-    return [mix.pick(roll) or "ok" for roll in rolls]
+    found = [rolls(SEED, chat, number)[0] for number in range(1, tries + 1)]
+    return [mix.pick(roll) or "ok" for roll in found]
 
 
 def is_parsed(chat: Chat) -> bool:
