@@ -12,6 +12,7 @@ one snapshot, and its docstring is its promise. Behind it:
     trial     whose fault it is that nobody has been answered yet
     server_wants     what the servers have room for, and how a claim is shared out among them
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
+    plan_removal     what becomes of the claims of who is gone
     grants    which calls a budget lets a worker send
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
@@ -43,8 +44,8 @@ __all__ = [
     "ResultValue", "Review", "ReviewChange", "ReviewCounts", "ReviewFilter", "ReviewedItem",
     "Reviews", "Sample", "Seat", "Selection", "Series", "ServerWant", "ShownAttempt", "Spent",
     "StaleRow", "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Stretch",
-    "Trial", "Twin", "UnknownCall", "Verdict", "WorkerRow", "claim_of", "key_of_content",
-    "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
+    "Trial", "Twin", "UnknownCall", "Verdict", "WorkerKind", "WorkerRow", "claim_of",
+    "key_of_content", "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
     "open_store_if_there", "percentiles", "read_now", "read_store", "server_key", "server_keys",
     "start_of_bucket",
 ]  # fmt: skip
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
         StoredItem,
         StoredParser,
         UnknownCall,
+        WorkerKind,
         WorkerRow,
     )
     from batchgen.store.review_records import (

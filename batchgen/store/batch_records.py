@@ -44,10 +44,11 @@ class NewBatch(Struct, frozen=True):
 
 
 class ProviderBatch(Struct, frozen=True):
-    """A batch. Its `number` is ours, its `batch_id` the provider's; `worker_id` is what its rows
-    are claimed by. Of its `requests` so many are `settled`: their rows are not its own any more.
-    `status`, `answered` and `failed` are what the provider has last said; `error` is why it was
-    closed, or has ended, if not in order. `created_at`, `expires_at` are the provider's."""
+    """A batch, of the experiment of that name. Its `number` is ours, its `batch_id` the provider's;
+    `worker_id` is what its rows are claimed by. Of its `requests` so many are `settled`: their rows
+    are not its own any more. `status`, `answered` and `failed` are what the provider has last said;
+    `error` is why it was closed, or has ended, if not in order. `created_at` and `expires_at` are
+    the provider's."""
 
     number: int
     worker_id: int
@@ -79,6 +80,7 @@ class ProviderBatch(Struct, frozen=True):
     ended_at: int | None = None
     closed_at: int | None = None
     files_gone: bool = False
+    experiment: str = ""
 
     @property
     def unsettled(self) -> int:

@@ -162,3 +162,10 @@ class Database(Reads, Protocol):
 
     def only_parsing_again(self) -> AbstractAsyncContextManager[bool]:
         """Whether no other process parses stored answers again, for as long as one is inside."""
+
+    def only_sending(self) -> AbstractAsyncContextManager[bool]:
+        """Whether no other process sends provider batches, for as long as one is inside."""
+
+    def check_sending(self, db: Transaction) -> None:
+        """In a transaction: raises UsageError when another process has begun to send meanwhile, as
+        this one stood still."""

@@ -85,7 +85,7 @@ class Reserved(Struct, frozen=True):
     asked: int
 
 
-_NOTHING_RESERVED = Reserved(Spent(), 0)
+NOTHING_RESERVED = Reserved(Spent(), 0)
 # More is a wrong count, which must not end all reservations for good.
 _MOST_OVERUSE = 100.0
 
@@ -294,7 +294,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
                 plan.attempt_seqs.append(None)
                 continue
             late[claim] = unknown - plan.replace_unknown(item, min(unknown, len(attempts)))
-        reserved = known.reserved.get(claim, _NOTHING_RESERVED)
+        reserved = known.reserved.get(claim, NOTHING_RESERVED)
         asked = [known.server_ids.get(one.server or outcome.item.server) for one in attempts]
         seqs = [
             plan.keep_attempt(worker_id, item, one, reserved, server_id)
@@ -324,48 +324,6 @@ class ClaimRow(Claimed, frozen=True):
     def calls(self) -> int:
         """How many of its calls may be in flight."""
         return int(not self.is_parsed) + self.second_call
-
-
-def most_rows_of_removal(
-    claims: Sequence[ClaimRow], *, crashed: bool, max_crashes: int
-) -> tuple[int, int]:
-    """How many attempts and results `plan_removal` makes of these at most."""
-    if not crashed:
-        return 0, 0
-    results = sum(claim.crashes + 1 >= max_crashes for claim in claims)
-    return sum(claim.calls for claim in claims), results
-
-
-def plan_removal(
-    claims: Sequence[ClaimRow],
-    known: Known,
-    worker_id: int,
-    *,
-    crashed: bool,
-    max_crashes: int,
-    now: int,
-) -> Plan:
-    """The claims of a worker go back to the others.
-
-    After a crash each of its calls may have been sent, and answered: an attempt with unknown
-    outcome is kept for each. Who leaves in order has handed in what was sent before. Answers that
-    wait to be parsed stay with their items. An item that saw `max_crashes` workers die fails; but
-    while a parser was at work, only the items it had are suspected of it. A row whose values have
-    been replaced does not: it is stale, and nobody knows any more what it was made of.
-    """
-    plan = Plan(known.last_attempt_seq, known.last_result_seq)
-    parsing = any(claim.is_parsed for claim in claims)
-    fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
-    for claim in claims:
-        reserved = known.reserved.get((claim.item_id, claim.epoch), _NOTHING_RESERVED)
-        for _ in range(claim.calls if crashed else 0):
-            plan.keep_attempt(worker_id, claim, Attempt(finished_at=now), reserved)
-        suspect = crashed and (claim.is_parsed or not parsing)
-        if suspect and claim.crashes + 1 >= max_crashes and claim.outdated < 2:
-            plan.end(claim, fail, None, now, outdated=claim.outdated)
-        else:
-            plan.take_back(claim, crashed=suspect)
-    return plan
 
 
 def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from batchgen.errors import MovedError
     from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
+    from batchgen.store.transactions.known_batches import KnownBatches
     from batchgen.store.transactions.pages import Pages
     from batchgen.store.transactions.reviews import KnownReviews
     from batchgen.store.transactions.series import Minutes
@@ -102,6 +103,13 @@ class ReadStore:
         from batchgen.store.transactions.reviews import KnownReviews  # here: few commands ask
 
         return KnownReviews(self._db)
+
+    @cached_property
+    def batches(self) -> "KnownBatches":
+        """What is at providers."""
+        from batchgen.store.transactions.known_batches import KnownBatches  # here: few have any
+
+        return KnownBatches(self._db)
 
     def warnings(self) -> list[str]:
         """What is to be known of the engine that keeps this database; none when all is well."""

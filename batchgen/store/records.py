@@ -245,6 +245,15 @@ class UnknownCall(Struct, frozen=True):
 # Workers and parsers
 
 
+class WorkerKind(StrEnum):
+    """What a worker does with its claims. A caller asks for them one by one, a sender puts them
+    into files of provider batches; a batch has no process, and is told of as a `ProviderBatch`."""
+
+    CALLER = "caller"
+    SENDER = "sender"
+    BATCH = "batch"
+
+
 class WorkerRow(Struct, frozen=True):
     """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
     `calls` are those that it has in flight, or had when it died; `servers` are the keys of those
@@ -262,6 +271,7 @@ class WorkerRow(Struct, frozen=True):
     servers: tuple[str, ...] = ()
     calls: int = 0
     alive: bool = True
+    kind: WorkerKind = WorkerKind.CALLER
 
 
 class StoredParser(Struct, frozen=True):

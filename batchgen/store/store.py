@@ -2,7 +2,7 @@
 what is read."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +19,7 @@ from batchgen.store.records import (
     AnswerDetails,
     MadePage,
     ResultRow,
+    WorkerKind,
 )
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.transaction import Transaction
@@ -59,6 +60,7 @@ CountNew = Callable[[Sequence[NewItem]], Awaitable[NewRows]]
 if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress
     from batchgen.store.database import Database
+    from batchgen.store.transactions.batches import Batches
     from batchgen.store.transactions.chains import Chains
     from batchgen.store.transactions.reviews import Reviews
 
@@ -119,6 +121,13 @@ class Store(ReadStore):
         from batchgen.store.transactions.reviews import Reviews  # here: few commands ask
 
         return Reviews(self._db)
+
+    @cached_property
+    def batches(self) -> "Batches":
+        """Its side that is about provider batches."""
+        from batchgen.store.transactions.batches import Batches  # here: few send any
+
+        return Batches(self._db)
 
     def owns(self, path: Path) -> bool:
         """Whether the database itself is kept in this file, which nobody else may write to then."""
@@ -238,12 +247,13 @@ class Store(ReadStore):
     @asynccontextmanager
     async def seat(
         self, slots: int, lease_s: float, max_crashes: int, servers: Sequence[AskedServer] = (),
-        run: str = "",
+        run: str = "", kind: WorkerKind = WorkerKind.CALLER,
     ) -> AsyncIterator[Seat]:  # fmt: skip
-        """Join as a worker of `run` that asks these servers, and leave in the end: what is still
-        claimed goes back untouched. When that cannot be written, it is as if the worker had died.
-        Then, too, the error that ended the work is the one that is raised, if there was one."""
-        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, servers, run)
+        """Join as a worker of `run` that asks these servers (a sender asks none itself), and leave
+        in the end: what is still claimed goes back untouched. When that cannot be written, it is as
+        if the worker had died. Then, too, the error that ended the work is the one that is raised,
+        if there was one."""
+        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, servers, run, kind)
         try:
             await seat.join()
             yield seat
@@ -253,6 +263,11 @@ class Store(ReadStore):
             raise
         else:
             await seat.leave()
+
+    def sending(self) -> AbstractAsyncContextManager[bool]:
+        """While inside, this process alone sends provider batches. False: another one does, and is
+        alive."""
+        return self._db.only_sending()
 
     async def recent_usage(self) -> list[tuple[int, int]]:
         """(bytes of the item's input, tokens in and out) of the newest answers, oldest first."""

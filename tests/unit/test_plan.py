@@ -33,8 +33,8 @@ from batchgen.store.plan import (
     Plan,
     Reserved,
     plan_finish,
-    plan_removal,
 )
+from batchgen.store.plan_removal import plan_removal
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed
 from batchgen.store.returned import returned_of
 
@@ -145,8 +145,8 @@ def claim(
     return ClaimRow(item_id, 7, epoch, answer_seq, 4, crashes=crashes, second_call=second_call)
 
 
-def removal(*claims: ClaimRow, crashed: bool = True) -> Plan:
-    return plan_removal(claims, Known(), 9, crashed=crashed, max_crashes=3, now=NOW)
+def removal(*claims: ClaimRow, crashed: bool = True, sends: bool = False) -> Plan:
+    return plan_removal(claims, Known(), 9, crashed=crashed, sends=sends, max_crashes=3, now=NOW)
 
 
 def test_a_crash_leaves_an_unknown_call_for_each_that_may_have_been_sent() -> None:

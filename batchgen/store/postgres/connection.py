@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from batchgen import clock
 from batchgen.database_address import PostgresAddress
-from batchgen.store.postgres.leases import ENQUEUEING, REPARSING, Lease
+from batchgen.store.postgres.leases import ENQUEUEING, REPARSING, SENDING, Lease
 from batchgen.store.postgres.members import Members
 from batchgen.store.postgres.opening import open_connection
 from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
 from batchgen.store.postgres.thread import Thread
 from batchgen.store.postgres.transaction import PostgresTransaction
+from batchgen.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from batchgen.store.postgres.additions import Additions
@@ -47,6 +48,7 @@ class Database:
         self._own = own
         self._thread = thread
         self._enqueueing = Lease(self, ENQUEUEING)
+        self._sending = Lease(self, SENDING)
         self._say: Callable[[str], None] = lambda _: None
         self._is_silent = False
 
@@ -87,7 +89,22 @@ class Database:
     @asynccontextmanager
     async def only_parsing_again(self) -> AsyncIterator[bool]:
         """Whether no other process parses stored answers again, for as long as one is inside."""
-        lease = Lease(self, REPARSING)
+        async with self._only(Lease(self, REPARSING)) as is_only:
+            yield is_only
+
+    @asynccontextmanager
+    async def only_sending(self) -> AsyncIterator[bool]:
+        """Whether no other process sends provider batches, for as long as one is inside."""
+        async with self._only(self._sending) as is_only:
+            yield is_only
+
+    def check_sending(self, db: Transaction) -> None:
+        """In a transaction: raises UsageError when another process has taken that over, as this one
+        stood still."""
+        self._sending.check(db)
+
+    @asynccontextmanager
+    async def _only(self, lease: Lease) -> AsyncIterator[bool]:
         if await lease.holder() is not None:
             yield False
             return

@@ -1,5 +1,6 @@
-"""What one process at a time may do in a database: enqueue, and parse stored answers again. Which
-one does stands in a row, until when by the server's clock; it renews that while it lives.
+"""What one process at a time may do in a database: enqueue, parse stored answers again, and send
+provider batches. Which one does stands in a row, until when by the server's clock; it renews that
+while it lives.
 
 A process that stopped for longer than its lease finds that another one has taken it: then what it
 writes under the lease is refused.
@@ -18,8 +19,9 @@ from batchgen.store.transaction import Transaction
 
 ENQUEUEING = "enqueueing"
 REPARSING = "reparsing"
+SENDING = "sending"
 # Nobody waits until others have parsed, and a parser may keep its process from renewing for long.
-_LEASE_MS = {ENQUEUEING: 30_000, REPARSING: 600_000}
+_LEASE_MS = {ENQUEUEING: 30_000, REPARSING: 600_000, SENDING: 60_000}
 _RENEW_S = 5.0
 
 

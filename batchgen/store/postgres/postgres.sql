@@ -283,12 +283,12 @@ update workers
  where id = :worker_id;
 
 -- name: workers
--- `calls`: those that may be in flight, or may have been when the worker died.
-select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers,
+-- Those with a process. `calls`: those that may be in flight, or may have been when the worker died.
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers, kind,
        (select coalesce(sum(1 + second_call), 0) from work
          where state = 'running' and worker_id = workers.id and answer_seq is null
-           and runs_code = 0) as calls
-  from workers order by id;
+           and runs_code = 0 and workers.kind = 'caller') as calls
+  from workers where kind <> 'batch' order by id;
 
 -- name: write_share
 insert into shares (server, worker_id, share, held, needs, served_at)
@@ -306,6 +306,14 @@ select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gatheri
   from work w
   join experiments e on e.id = w.experiment_id
  where w.state = 'running' and w.worker_id = :worker_id;
+
+-- name: some_claims_of_worker
+-- The same of so many.
+select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gathering, w.crashes,
+       w.second_call, w.outdated, w.runs_code
+  from work w
+  join experiments e on e.id = w.experiment_id
+ where w.state = 'running' and w.worker_id = :worker_id limit :limit;
 
 -- name: take_back
 -- What a dead worker was working on goes back to the others.
@@ -327,6 +335,29 @@ with given as materialized (
 update work w set tries = w.tries + g.n
   from given g
  where w.item_id = any(array(select item_id from given)) and w.item_id = g.item_id;
+
+------------------------------------------------------------------------------- provider batches
+
+-- name: seal_claims
+-- Of claims ([item, epoch]) those that a sender holds are a batch's from now on.
+with given as materialized (
+  select (claim ->> 0)::bigint as item_id, (claim ->> 1)::integer as epoch
+    from json_array_elements(:claims::json) claim)
+update work w set worker_id = :batch
+  from given g
+ where w.item_id = any(array(select item_id from given)) and w.item_id = g.item_id
+   and w.epoch = g.epoch and w.worker_id = :sender;
+
+-- name: held_by_batch
+-- Of rows those that it holds, with the answers that wait for their parser.
+select item_id, epoch, answer_seq from work
+ where item_id = any(numbers(:ids)) and worker_id = :worker_id;
+
+-- name: page_of_batch
+-- The next rows that it holds.
+with held as materialized (
+  select item_id from work where state = 'running' and worker_id = :worker_id)
+select item_id from held where item_id > :after order by item_id limit :limit;
 
 ------------------------------------------------------------------------------- budget
 

@@ -30,6 +30,7 @@ from batchgen.store.sqlite.opening import (
 )
 from batchgen.store.sqlite.problems import store_errors
 from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from batchgen.store.sqlite.additions import Additions
@@ -121,7 +122,21 @@ class Database:
     @asynccontextmanager
     async def only_parsing_again(self) -> AsyncIterator[bool]:
         """Whether no other process parses stored answers again, for as long as one is inside."""
-        lock = lock_beside(self.path, "reparse")
+        async with self._only("reparse") as is_only:
+            yield is_only
+
+    @asynccontextmanager
+    async def only_sending(self) -> AsyncIterator[bool]:
+        """Whether no other process sends provider batches, for as long as one is inside."""
+        async with self._only("batches") as is_only:
+            yield is_only
+
+    def check_sending(self, db: Transaction) -> None:
+        """Nobody takes over from a process that has the lock."""
+
+    @asynccontextmanager
+    async def _only(self, what: str) -> AsyncIterator[bool]:
+        lock = lock_beside(self.path, what)
         is_only = lock.acquire()
         try:
             yield is_only

@@ -255,12 +255,12 @@ update workers
  where id = :worker_id;
 
 -- name: workers
--- `calls`: those that may be in flight, or may have been when the worker died.
-select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers,
+-- Those with a process. `calls`: those that may be in flight, or may have been when the worker died.
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers, kind,
        (select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
          where state = 'running' and worker_id = workers.id and answer_seq is null
-           and runs_code = 0) as calls
-  from workers order by id;
+           and runs_code = 0 and workers.kind = 'caller') as calls
+  from workers where kind <> 'batch' order by id;
 
 -- name: write_share
 insert into shares (server, worker_id, share, held, needs, served_at)
@@ -275,6 +275,14 @@ select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gatheri
   cross join experiments e on e.id = w.experiment_id
  where w.state = 'running' and w.worker_id = :worker_id;
 
+-- name: some_claims_of_worker
+-- The same of so many.
+select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gathering, w.crashes,
+       w.second_call, w.outdated, w.runs_code
+  from work w indexed by work_claimed
+  cross join experiments e on e.id = w.experiment_id
+ where w.state = 'running' and w.worker_id = :worker_id limit :limit;
+
 -- name: take_back
 -- What a dead worker was working on goes back to the others.
 update work
@@ -286,6 +294,27 @@ update work
 -- name: charge
 -- One more try used up, whoever has the item by now.
 update work set tries = tries + 1 where item_id = :item_id;
+
+------------------------------------------------------------------------------- provider batches
+
+-- name: seal_claims
+-- Of claims ([item, epoch]) those that a sender holds are a batch's from now on.
+update work not indexed set worker_id = :batch
+  from json_each(:claims) claim
+ where item_id = json_extract(claim.value, '$[0]') and epoch = json_extract(claim.value, '$[1]')
+   and worker_id = :sender;
+
+-- name: held_by_batch
+-- Of rows those that it holds, with the answers that wait for their parser.
+select w.item_id, w.epoch, w.answer_seq
+  from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
+ where w.worker_id = :worker_id;
+
+-- name: page_of_batch
+-- The next rows that it holds.
+select item_id from work indexed by work_claimed
+ where state = 'running' and worker_id = :worker_id and item_id > :after
+ order by item_id limit :limit;
 
 ------------------------------------------------------------------------------- budget
 

@@ -1,7 +1,7 @@
 """The transactions, each file by who runs them; written once, for whatever engine: what they are
 given is in store/transaction.py. What each promises is said where it is asked for, at the door
-(store/__init__.py), or by `Seat`, `Parsers`, `Files`, `Chains` and `Reviews`, which ask for them
-here.
+(store/__init__.py), or by `Seat`, `Parsers`, `Files`, `Chains`, `Reviews` and `Batches`, which
+ask for them here.
 
     intake       enqueueing              twins         pools known but for their ids
     additions    new items, in packed lists             new_rows      told from known ones
@@ -16,7 +16,7 @@ here.
     repair       retry and reparse       replaced      what was made of these
     plans        chains as a whole       refollow      rows followed by another plan
     admin        whole experiments       files         live files, exports
-    reviews      what people say of answers
+    reviews      what people say of answers           batches, known_batches   what is at providers
     look         how it goes             results, chain_rows         what export reads
     pages        what is browsed           stretches, random_rows        the rows that it has
     minutes      what was done in each minute          series        and over time, for plots

@@ -16,9 +16,7 @@ def reserve(
 ) -> list[Grant]:
     db.lock("budget")
     held = held_claims(db, {claim_of(one.item) for one in wanted})
-    # In this order: a call that ends between the two counts twice, and not in neither.
-    reserved = _sum(db, "reserved", budget)
-    spent = spent_of(db, budget)
+    spent, reserved = look_at_budget(db, budget)
     times = overuse(db)
     grants, made = plan_grants(wanted, budget, spent, reserved, held.keys(), times)
     rows = [
@@ -31,6 +29,13 @@ def reserve(
     ]  # fmt: skip
     db.execute_many("reserve", rows)
     return grants
+
+
+def look_at_budget(db: Transaction, budget: Budget) -> tuple[Spent, Spent]:
+    """What is spent of it, and what is reserved."""
+    # In this order: a call that ends between the two counts twice, and not in neither.
+    reserved = _sum(db, "reserved", budget)
+    return spent_of(db, budget), reserved
 
 
 def spent_of(db: Transaction, budget: Budget) -> Spent:

@@ -130,8 +130,8 @@ delete from selections where id = :selection;
 ------------------------------------------------------------------------------- workers
 
 -- name: join_worker
-insert into workers (host, boot_id, pid, slots, started_at, lease_until, servers)
-values (:host, :boot_id, :pid, :slots, :now, :lease_until, :servers)
+insert into workers (host, boot_id, pid, slots, started_at, lease_until, servers, kind)
+values (:host, :boot_id, :pid, :slots, :now, :lease_until, :servers, :kind)
 returning id;
 
 -- name: server_ids
@@ -177,6 +177,76 @@ select finished_at from attempts order by seq desc limit 1;
 -- name: shift_retry_times
 update work set available_at = available_at - :back
  where state = 'pending' and available_at > :after;
+
+------------------------------------------------------------------------------- provider batches
+
+-- name: batch
+select * from batches where number = :number;
+
+-- name: unclosed_batches
+-- The oldest first.
+select * from batches where state <> 'closed' order by number;
+
+-- name: newest_batches
+-- The newest first, before one.
+select * from batches where number < :before order by number desc limit :limit;
+
+-- name: batch_of_token
+select id from provider_batches where token = :token;
+
+-- name: batch_of_id
+-- By the provider's.
+select id from provider_batches where server = :server and batch_id = :batch_id;
+
+-- name: batch_of_item
+-- The one that holds a row.
+select b.id from work w join provider_batches b on b.worker_id = w.worker_id
+ where w.item_id = :item_id;
+
+-- name: was_sent_before
+-- Whether a provider has ever had a batch with this recipe.
+select 1 from provider_batches
+ where experiment_id = :experiment_id and recipe_id = :recipe_id and batch_id is not null limit 1;
+
+-- name: join_batch
+insert into workers (host, boot_id, pid, slots, started_at, lease_until, kind)
+values ('', '', 0, 0, :now, 0, 'batch')
+returning id;
+
+-- name: add_batch
+insert into provider_batches (worker_id, experiment_id, recipe_id, server, base_url, endpoint, model,
+  token, state, requests, bytes, tokens, reserved_tokens, reserved_cost_usd, input_file, sealed_at)
+values (:worker_id, :experiment_id, :recipe_id, :server, :base_url, :endpoint, :model, :token,
+  'creating', :requests, :bytes, :tokens, :reserved_tokens, :reserved_cost_usd, :input_file, :now)
+returning id;
+
+-- name: batch_was_created
+update provider_batches
+   set state = 'open', batch_id = :batch_id, status = :status, created_at = :created_at,
+       expires_at = :expires_at
+ where id = :number and state = 'creating';
+
+-- name: note_batch
+update provider_batches
+   set status = :status, answered = :answered, failed = :failed, expires_at = :expires_at
+ where id = :number and state = 'open';
+
+-- name: end_batch
+-- Once more, when the provider names its files later.
+update provider_batches
+   set state = 'ended', status = :status, output_file = :output_file, error_file = :error_file,
+       answered = :answered, failed = :failed, error = :error, ended_at = coalesce(ended_at, :now)
+ where id = :number and state in ('open', 'ended');
+
+-- name: settle_of_batch
+update provider_batches set settled = settled + :n where id = :number;
+
+-- name: close_batch
+update provider_batches set state = 'closed', closed_at = :now, error = coalesce(:error, error)
+ where id = :number and state <> 'closed';
+
+-- name: files_of_batch_gone
+update provider_batches set files_gone = 1 where id = :number and state = 'closed';
 
 ------------------------------------------------------------------------------- budget
 

@@ -13,12 +13,12 @@ from batchgen.store.plan import (
     ClaimRow,
     Known,
     Plan,
+    Reserved,
     claim_of,
     most_rows,
-    most_rows_of_removal,
     plan_finish,
-    plan_removal,
 )
+from batchgen.store.plan_removal import most_rows_of_removal, plan_removal
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.budget import look_for_reserved, take_reserved
 from batchgen.store.transactions.deltas import write_deltas
@@ -26,14 +26,19 @@ from batchgen.store.transactions.fencing import held_of, look_at_claims, unknown
 from batchgen.store.transactions.results import append_results
 from batchgen.store.transactions.rows import rows_of
 
+_NONE: Mapping[Claim, Reserved] = {}
 
-def finish(db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: int) -> Plan:
-    """Write what the slots finished."""
+
+def finish(
+    db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: int,
+    reserved: Mapping[Claim, Reserved] = _NONE,
+) -> Plan:  # fmt: skip
+    """Write what the slots finished. `reserved`: for calls for which the database has nothing."""
     if not outcomes:
         return Plan(0, 0)
-    known = _known(db, outcomes)
+    known = _known(db, outcomes, reserved)
     plan = plan_finish(outcomes, known, worker_id, now)
-    _write(db, plan, known.steps, now)
+    write_plan(db, plan, known.steps, now)
     if plan.parents:
         from batchgen.store.plan_links import made_now  # here: few have steps
 
@@ -41,21 +46,29 @@ def finish(db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: in
     return plan
 
 
-def give_back(db: Transaction, worker_id: int, *, crashed: bool, max_crashes: int, now: int) -> int:
-    """The claims of a worker that is gone, or goes, to the others; how many these were."""
+def give_back(
+    db: Transaction, worker_id: int, *, crashed: bool, sends: bool, max_crashes: int, now: int
+) -> int:
+    """The claims of a worker that is gone, or goes, to the others; how many these were. `sends`: it
+    puts what it claims into provider batches."""
     claims = list(rows_of(db, "claims_of_worker", ClaimRow, {"worker_id": worker_id}))
     if crashed:
         claims = _with_made_of(db, claims, max_crashes)
     taken = [(claim.item_id, claim.epoch) for claim in claims]
     reserved = take_reserved(db, taken, look_for_reserved(db))
-    attempts, results = most_rows_of_removal(claims, crashed=crashed, max_crashes=max_crashes)
+    attempts, results = most_rows_of_removal(
+        claims, crashed=crashed, sends=sends, max_crashes=max_crashes
+    )
     known = Known(
         reserved=reserved if crashed else {},
         last_attempt_seq=db.first_new("attempts", attempts) - 1,
         last_result_seq=db.first_new("results", results) - 1,
     )
-    plan = plan_removal(claims, known, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
-    _write(db, plan, Steps(), now)
+    plan = plan_removal(
+        claims, known, worker_id,
+        crashed=crashed, sends=sends, max_crashes=max_crashes, now=now,
+    )  # fmt: skip
+    write_plan(db, plan, Steps(), now)
     return len(claims)
 
 
@@ -65,7 +78,9 @@ def _with_made_of(db: Transaction, claims: Sequence[ClaimRow], max_crashes: int)
     return [replace(one, made_of=made.get(one.item_id, NOTHING).hash) for one in claims]
 
 
-def _known(db: Transaction, outcomes: Sequence[Outcome]) -> Known:
+def _known(
+    db: Transaction, outcomes: Sequence[Outcome], reserved: Mapping[Claim, Reserved]
+) -> Known:
     claims = {claim_of(outcome.item) for outcome in outcomes}
     attempts, results = most_rows(outcomes)
     # All that can be begun before anything is known of it.
@@ -78,7 +93,7 @@ def _known(db: Transaction, outcomes: Sequence[Outcome]) -> Known:
     return Known(
         held=held.keys(),
         late=unknown_calls_of(db, late),
-        reserved=take_reserved(db, claims, any_reserved),
+        reserved={**reserved, **take_reserved(db, claims, any_reserved)},
         last_attempt_seq=first_attempt() - 1,
         last_result_seq=first_result() - 1,
         outdated=_outdated(db, [outcome.item for outcome in outcomes], held),
@@ -150,7 +165,7 @@ def _hash_of(
     return made_of_seqs(gathered, passed_on_by(db, gathered))
 
 
-def _write(db: Transaction, plan: Plan, steps: Steps, now: int) -> None:
+def write_plan(db: Transaction, plan: Plan, steps: Steps, now: int) -> None:
     append_results(db, plan.results)
     statements = (
         ("remove_unknown_attempt", plan.replaced),

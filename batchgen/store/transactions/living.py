@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec.json import decode
 from msgspec.structs import replace
 
-from batchgen.store.records import WorkerRow
+from batchgen.store.records import WorkerKind, WorkerRow
 from batchgen.store.transactions.rows import rows_of
 
 if TYPE_CHECKING:
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 
 def workers(db: "Transaction") -> list[WorkerRow]:
-    """Those that joined and did not leave."""
+    """Those that joined and did not leave, of all kinds that have a process."""
     return [
-        replace(row, paused=bool(row.paused), servers=tuple(decode(str(row.servers))))
+        replace(
+            row,
+            paused=bool(row.paused),
+            servers=tuple(decode(str(row.servers))),
+            kind=WorkerKind(row.kind),
+        )
         for row in rows_of(db, "workers", WorkerRow)
     ]
 

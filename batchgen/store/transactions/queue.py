@@ -21,7 +21,7 @@ from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits, Told
 from batchgen.store.calls_ahead import CallsAhead
 from batchgen.store.plan import Plan
-from batchgen.store.records import Counts
+from batchgen.store.records import Counts, WorkerKind
 from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.capacities import look_for_caps, tell
@@ -46,13 +46,14 @@ _CLOCK_SET_BACK_MS = 75_000
 
 def join(
     db: Transaction, machine: tuple[str, str], pid: int, slots: int, now: int,
-    lease_ms: int, servers: Sequence[AskedServer] = (),
+    lease_ms: int, servers: Sequence[AskedServer] = (), kind: WorkerKind = WorkerKind.CALLER,
 ) -> int:  # fmt: skip
     """Add a worker that asks these servers; its id is never used again."""
     host, boot_id = machine
     row = {
         "host": host, "boot_id": boot_id, "pid": pid, "slots": slots, "now": now,
         "lease_until": now + lease_ms, "servers": json.dumps([one.key for one in servers]),
+        "kind": str(kind),
     }  # fmt: skip
     for one in servers:
         db.execute("know_server", {"key": one.key, "name": one.name})
@@ -67,10 +68,12 @@ def heartbeat(db: Transaction, worker_id: int, lease_until: int) -> bool:
 
 
 def remove_worker(
-    db: Transaction, worker_id: int, *, crashed: bool, max_crashes: int, now: int
-) -> int:
+    db: Transaction, worker_id: int, *, crashed: bool, max_crashes: int, now: int,
+    kind: WorkerKind = WorkerKind.CALLER,
+) -> int:  # fmt: skip
     """Remove a worker, and give its claims back to the others; how many these were."""
-    n = give_back(db, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
+    sends = kind is WorkerKind.SENDER
+    n = give_back(db, worker_id, crashed=crashed, sends=sends, max_crashes=max_crashes, now=now)
     db.execute("drop_reservations", {"worker_id": worker_id})
     servers = db.execute("servers_of_worker", {"worker_id": worker_id}).fetchall()
     db.execute("remove_worker", {"worker_id": worker_id})

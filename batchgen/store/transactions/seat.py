@@ -13,7 +13,7 @@ from batchgen.limits import Limits, Share, Told
 from batchgen.shutdown import uninterrupted
 from batchgen.store.calls_ahead import CallsAhead, WantedAhead
 from batchgen.store.claim_place import ClaimPlace
-from batchgen.store.records import WorkerRow
+from batchgen.store.records import WorkerKind, WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import budget as budgets
@@ -45,9 +45,10 @@ class Seat:
 
     def __init__(
         self, database: "Database", slots: int, lease_ms: int, max_crashes: int,
-        servers: Sequence[AskedServer], run: str,
+        servers: Sequence[AskedServer], run: str, kind: WorkerKind,
     ) -> None:  # fmt: skip
         self._db = database
+        self._kind = kind
         self._run = run
         self._servers = servers
         self._orders = Orders(slots)
@@ -89,6 +90,7 @@ class Seat:
                 now_ms(),
                 self._lease_ms,
                 self._servers,
+                self._kind,
             )
             self.first_shares = capacities.first_shares(
                 db, self.id, slots, self._servers, alive, now_ms()
@@ -245,8 +247,9 @@ class Seat:
 
         def transaction(db: Transaction) -> None:
             queue.remove_worker(
-                db, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
-            )
+                db, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms(),
+                kind=self._kind,
+            )  # fmt: skip
             # Before the commit: whoever is killed in between leaves a row without a lock, which the
             # next worker removes, and not a lock file without a row, which nobody would.
             self._release_lock()
@@ -321,5 +324,7 @@ def _take_over(
     database: "Database", db: Transaction, dead: Sequence[WorkerRow], max_crashes: int
 ) -> None:
     for row in dead:
-        queue.remove_worker(db, row.id, crashed=True, max_crashes=max_crashes, now=now_ms())
+        queue.remove_worker(
+            db, row.id, crashed=True, max_crashes=max_crashes, now=now_ms(), kind=row.kind
+        )
         database.members.lock_of(row.id).remove()
