@@ -1,0 +1,152 @@
+"""The lines of an answer file: split as they come, and read.
+
+A line ends at the byte \\n and nowhere else: JSON may have U+2028 and U+0085 in its texts, at which
+Python's own splitting of text would cut an answer in two.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import MsgspecError, Raw, Struct
+from msgspec.json import Decoder
+
+from batchgen.config import Secrets
+from batchgen.endpoints import ENDPOINTS
+from batchgen.items import Reason, Reply
+from batchgen.llm.batches.protocol import BatchLine
+from batchgen.text.foreign_json import dump_whole, load_json, shorten, text_or_none
+
+_MOST_LINE_BYTES = 64 * 1024 * 1024  # as of an online answer
+_BEGINNING_BYTES = 4096
+_SHOWN_CHARS = 1000
+_CUSTOM_ID = re.compile(r'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
+_SIGNS = tuple({one.sign for one in ENDPOINTS.values()})
+
+
+class LineSplitter:
+    """Makes lines of pieces. Of a line that is too long there is only the beginning."""
+
+    def __init__(self, most_bytes: int = _MOST_LINE_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._begun: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that end in this piece, without their ends; those that are empty too."""
+        *lines, rest = piece.split(b"\n")
+        if lines:
+            self._add(lines[0])
+            lines[0] = self._whole()
+        self._add(rest)
+        return lines
+
+    def end(self) -> bytes:
+        """What comes after the last line's end: a line, if its end is missing, or nothing."""
+        return self._whole()
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size <= self._most_bytes:
+            self._begun.append(part)
+        elif len(self._begun) != 1 or len(self._begun[0]) > _BEGINNING_BYTES:
+            self._begun = [(b"".join(self._begun) + part)[:_BEGINNING_BYTES]]
+
+    def _whole(self) -> bytes:
+        line = b"".join(self._begun)
+        self._begun, self._size = [], 0
+        return line
+
+
+class _Response(Struct, gc=False):
+    status_code: int
+    body: Raw
+    request_id: str | None = None
+
+
+class _Line(Struct, gc=False):
+    response: _Response
+    custom_id: str
+    error: None = None
+
+
+class LineReader:
+    """Reads lines as OpenAI and most others write them, and hides what in them is secret."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._decode = Decoder(_Line).decode
+
+    def read(self, line: bytes) -> BatchLine:
+        """Raises nothing, whatever the line is."""
+        try:
+            found = self._decode(line)
+            response = found.response
+            body = bytes(response.body).decode()
+        except (MsgspecError, UnicodeError, RecursionError):
+            return self._read_odd(line)
+        if body[:1] != "{":
+            return self._read_odd(line)
+        status, request_id = response.status_code, response.request_id
+        return BatchLine(found.custom_id, self._reply(status, body, request_id))
+
+    def _read_odd(self, line: bytes) -> BatchLine:
+        """A line without a reply, or that only a lenient reader reads."""
+        text = line.decode(errors="replace").removeprefix("\ufeff")
+        found = load_json(text)
+        if not isinstance(found, dict):
+            return self._unreadable(text)
+        custom_id, error = text_or_none(found.get("custom_id")), found.get("error")
+        response = found.get("response")
+        response = response if isinstance(response, dict) else {}
+        status, body = _status_of(response.get("status_code")), response.get("body")
+        if status is None and body is None:
+            return BatchLine(custom_id, None, *self._said(error))
+        if body is None and error:
+            body = error if isinstance(error, dict) and "error" in error else {"error": error}
+        try:
+            # ogx writes the body as a text that is JSON.
+            body_text = body if isinstance(body, str) else dump_whole(body)
+        except RecursionError:
+            return self._unreadable(text)
+        request_id = text_or_none(response.get("request_id"))
+        return BatchLine(custom_id, self._reply(status or 200, body_text, request_id))
+
+    def _reply(self, status: int, body: str, request_id: str | None) -> Reply:
+        is_answer = status == 200 and any(sign in body for sign in _SIGNS)
+        body = self._secrets.hide_in_answer(body) if is_answer else self._secrets.hide(body)
+        headers = {"x-request-id": request_id} if request_id else _NO_HEADERS
+        return Reply(_now(), 0, status, headers, body)
+
+    def _said(self, error: Any) -> tuple[str, str]:
+        """What an error is called, and what it says."""
+        error = error if isinstance(error, dict) else {"message": error}
+        names = (text_or_none(error.get(name)) for name in ("code", "type"))
+        code = next(filter(None, names), "no_reply")
+        message = error.get("message")
+        said = message if isinstance(message, str) else dump_whole(error)
+        return code, shorten(self._secrets.hide(said))
+
+    def _unreadable(self, text: str) -> BatchLine:
+        """Whose line it is may be there all the same."""
+        beginning = shorten(self._secrets.hide(text[:_SHOWN_CHARS]))
+        message = f"a line that is no JSON, or too long: {beginning}"
+        named = _CUSTOM_ID.search(text, 0, _BEGINNING_BYTES)
+        if named is None:
+            return BatchLine(None, None, "unreadable", message)
+        fault = Reply(_now(), 0, fault=Reason.BAD_RESPONSE, fault_message=message)
+        return BatchLine(named[1], fault)
+
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _status_of(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:4])
+    return value if isinstance(value, int) and value and not isinstance(value, bool) else None
