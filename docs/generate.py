@@ -1,5 +1,5 @@
 """Write what docs/ has from the code: config.md, the table of settings; commands.md, the commands'
-own help; and the table of formats in exports.md.
+own help; the table of formats in exports.md, and that of faults in simulate.md.
 
     python docs/generate.py            write them
     python docs/generate.py --check    only name those that are out of date; exit 1 if there are any
@@ -17,6 +17,7 @@ from batchgen.cli import cli
 from batchgen.config import Leaf, leaf_table, step_keys
 from batchgen.export import FORMATS
 from batchgen.parameters import OF_OTHER_ENDPOINTS, PARAMETER_NAMES
+from batchgen.simulate import BATCH_FAULTS
 
 DOCS = Path(__file__).parent
 WIDTH = 96
@@ -66,6 +67,7 @@ shell's startup file:
 FORMATS_BEGIN = (
     "<!-- Made from batchgen/export/formats.py by `python3 dev.py docs`; change it there. -->\n"
 )
+FAULTS_BEGIN = "<!-- Made from batchgen/simulate/batch_faults.py by `python3 dev.py docs`. -->\n"
 
 
 def main() -> int:
@@ -90,6 +92,7 @@ def made_pages() -> dict[str, str]:
         "config.md": "\n".join([CONFIG, *config_sections()]),
         "commands.md": "\n".join([COMMANDS, *command_sections("batchgen", cli, None)]),
         "exports.md": with_table(written("exports.md"), FORMATS_BEGIN, format_table()),
+        "simulate.md": with_table(written("simulate.md"), FAULTS_BEGIN, fault_table()),
     }
 
 
@@ -103,6 +106,12 @@ def with_table(page: str, begin: str, table: str) -> str:
 def format_table() -> str:
     rows = ["| format | a row |", "|---|---|"]
     rows += [f"| `{spec.name}` | {spec.row} |" for spec in FORMATS.values()]
+    return "\n".join(rows) + "\n"
+
+
+def fault_table() -> str:
+    rows = ["| fault | value | what happens |", "|---|---|---|"]
+    rows += [f"| `{name}` | {one.value} | {one.says} |" for name, one in BATCH_FAULTS.items()]
     return "\n".join(rows) + "\n"
 
 

@@ -9,7 +9,13 @@ from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.terminal import print_text
 from batchgen.errors import UsageError
 from batchgen.shutdown import Stop, stop_on_signal
-from batchgen.simulate import VENDOR_REPLIES, Simulator, serve
+from batchgen.simulate import BATCH_FAULTS, VENDOR_REPLIES, Simulator, serve
+
+
+def _written(fault: str) -> str:
+    value = BATCH_FAULTS[fault].value
+    is_optional = value in ("N", "LINES", "TEXT")
+    return f"{fault}[={value}]" if is_optional else f"{fault}={value}"
 
 
 @click.command(epilog=epilog(
@@ -18,7 +24,7 @@ from batchgen.simulate import VENDOR_REPLIES, Simulator, serve
     "batchgen simulate --errors content_403=0.01 --item-errors 'tax law=too_large'",
     "batchgen simulate --outage 60:999999:no_credit",
     "batchgen simulate --at-once 10 --refuse-with 429 --retry-after 0 --outage 60:120",
-    "batchgen simulate --batch-seconds 60",
+    "batchgen simulate --batch-seconds 60 --batch-faults lost_create=1,expire=0.2:2",
     "BATCHGEN_MODEL_BASE_URL=http://127.0.0.1:8000/v1 batchgen work",
 ))  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
@@ -55,6 +61,9 @@ from batchgen.simulate import VENDOR_REPLIES, Simulator, serve
                    "503 if there is none.")  # fmt: skip
 @click.option("--batch-seconds", type=click.FloatRange(0), default=3.0, show_default=True,
               help="How long a batch takes.")  # fmt: skip
+@click.option("--batch-faults", default="", metavar="FAULTS",
+              help="What goes wrong with files and batches, the first N times only if there is N, "
+                   f"as in VALUE:N: {', '.join(map(_written, BATCH_FAULTS))}.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--ledger", "ledger_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Append a JSON line for each call, and for each line of a batch.")  # fmt: skip
@@ -64,7 +73,7 @@ def simulate(
     rpm: float, burst: int | None,
     tpm: float, limit_headers: bool, retry_after_s: float, at_once: int | None,
     refuse_with: str | None, outage: str | None, batch_seconds: float,
-    seed: int, ledger_path: Path | None,
+    batch_faults: str, seed: int, ledger_path: Path | None,
 ) -> int:  # fmt: skip
     """Serve a simulated model on loopback, for rehearsing a run.
 
@@ -82,8 +91,8 @@ def simulate(
         rpm=rpm or None, burst=burst, tpm=tpm or None,
         limit_headers=limit_headers, retry_after_s=retry_after_s or None,
         at_once=at_once, refuse_with=int(refuse_with or 503), outage=outage,
-        batch_seconds=batch_seconds, seed=seed, ledger_path=ledger_path, keep_ledger=False,
-        port=port,
+        batch_seconds=batch_seconds, batch_faults=batch_faults, seed=seed,
+        ledger_path=ledger_path, keep_ledger=False, port=port,
     )  # fmt: skip
 
     async def job() -> int:

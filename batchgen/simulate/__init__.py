@@ -7,11 +7,21 @@ by a hash of the request alone: the same run meets the same errors, and a retry 
 the first try failed.
 
 A call's line in the ledger is written when it arrives, before anything is answered, so that the
-call is on record whichever side is killed afterwards.
+call is on record whichever side is killed afterwards. A line of a batch gets what a call with the
+same body would get; what both would cost is on the bill.
 """
 
+from batchgen.simulate.batch_faults import BATCH_FAULTS
 from batchgen.simulate.behaviours import Behaviour, ErrorMix, Latency
 from batchgen.simulate.server import Simulator, serve
 from batchgen.simulate.vendor_replies import VENDOR_REPLIES
 
-__all__ = ["VENDOR_REPLIES", "Behaviour", "ErrorMix", "Latency", "Simulator", "serve"]
+__all__ = [
+    "BATCH_FAULTS",
+    "VENDOR_REPLIES",
+    "Behaviour",
+    "ErrorMix",
+    "Latency",
+    "Simulator",
+    "serve",
+]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from batchgen.simulate.batch_input import Problem
@@ -18,9 +19,21 @@ _TIMES = (
 _ENDED = ("completed", "failed", "expired", "cancelled")
 
 
+class Wanted(Struct, frozen=True):
+    """What a batch was made with. `window_s` is the `window` in seconds."""
+
+    input_file_id: str
+    endpoint: str
+    window: str
+    window_s: int
+    metadata: Mapping[str, str] | None
+
+
 class Batch:
-    """`places` are where its lines begin in `input_path`, in the order in which they are answered,
-    `done` how many of them are; `succeeded` are in the output file, `failed` in the error file."""
+    """`places` are where its lines begin in the file at `input_path`, in the order in which they
+    are answered, until it ends; `done` of all the `total` are answered, of which `succeeded` are in
+    the output file and `failed` in the error file, and `left` are given up. `faults` are by name
+    what happens to it."""
 
     input_path: Path | None = None
     output_path: Path | None = None
@@ -30,23 +43,18 @@ class Batch:
     model: str | None = None
     problems: Sequence[Problem] = ()
 
-    def __init__(
-        self, input_file_id: str, endpoint: str, window: str, window_s: int,
-        metadata: Mapping[str, str] | None, number: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, wanted: Wanted, number: int, tokens: int, faults: Mapping[str, Any]) -> None:
         self.id = f"batch_{secrets.token_hex(12)}"
+        self.wanted = wanted
         self.number = number
-        self.input_file_id = input_file_id
-        self.endpoint = endpoint
+        self.tokens = tokens
+        self.faults = faults
         self.status = "validating"
         self.places: array[int] = array("Q")
-        self.done = self.succeeded = self.failed = 0
+        self.total = self.done = self.succeeded = self.failed = self.left = 0
         self.tokens_in = self.tokens_out = 0
-        self.began_at = self.moved_at = time.monotonic()
-        self._window = window
-        self._window_s = window_s
-        self._metadata = metadata
         self._created_at = int(time.time())
+        self._made_at = self._moved_at = time.monotonic()
         self._times: dict[str, int] = {}
         self._cancelled = Event()
 
@@ -54,18 +62,31 @@ class Batch:
     def has_ended(self) -> bool:
         return self.status in _ENDED
 
+    @property
+    def is_listed(self) -> bool:
+        return bool(time.monotonic() - self._made_at >= self.faults.get("late_list", 0))
+
+    @property
+    def in_status_s(self) -> float:
+        """For how long it has been what it is."""
+        return time.monotonic() - self._moved_at
+
     def move(self, status: str) -> None:
         self.status = status
-        self.moved_at = time.monotonic()
+        self._moved_at = time.monotonic()
         self._times[status] = int(time.time())
+        if self.has_ended:
+            self.places = array("Q")
+            if self.input_path is not None:
+                self.input_path.unlink(missing_ok=True)
 
     def cancel(self) -> None:
-        """What is being answered goes on to be; nothing more is begun."""
+        """No line is begun from now on."""
         self.move("cancelling")
         self._cancelled.set()
 
     async def pause(self, seconds: float) -> None:
-        """Until then, or until it is cancelled if it was not yet."""
+        """For so long, or until it is cancelled if it was not yet."""
         try:
             async with timeout(seconds):
                 await (Event() if self._cancelled.is_set() else self._cancelled).wait()
@@ -78,19 +99,19 @@ class Batch:
         return {
             "id": self.id,
             "object": "batch",
-            "endpoint": self.endpoint,
+            "endpoint": self.wanted.endpoint,
             "model": self.model,
             "errors": self._errors(),
-            "input_file_id": self.input_file_id,
-            "completion_window": self._window,
+            "input_file_id": self.wanted.input_file_id,
+            "completion_window": self.wanted.window,
             "status": self.status,
-            "output_file_id": self.output_file_id,
-            "error_file_id": self.error_file_id,
+            "output_file_id": self._shown(self.output_file_id),
+            "error_file_id": self._shown(self.error_file_id),
             "created_at": self._created_at,
-            "expires_at": self._created_at + self._window_s,
+            "expires_at": self._created_at + self.wanted.window_s,
             **times,
             "request_counts": {
-                "total": len(self.places), "completed": self.succeeded, "failed": self.failed,
+                "total": self.total, "completed": self.succeeded, "failed": self.failed,
             },
             "usage": {
                 "input_tokens": self.tokens_in,
@@ -99,8 +120,12 @@ class Batch:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": self.tokens_in + self.tokens_out,
             },
-            "metadata": self._metadata,
+            "metadata": self.wanted.metadata,
         }  # fmt: skip
 
     def _errors(self) -> dict[str, Any] | None:
         return {"object": "list", "data": [*map(asdict, self.problems)]} if self.problems else None
+
+    def _shown(self, file_id: str | None) -> str | None:
+        is_late = self.in_status_s < self.faults.get("late_output", 0)
+        return (None if is_late else file_id) or ("" if "empty_id" in self.faults else None)

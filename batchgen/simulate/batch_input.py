@@ -31,37 +31,36 @@ class Line(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True):
-    """A file that was looked at. `places` are where its lines begin; `tokens` about what their
-    prompts have; `problems` empty: it is sound."""
+    """A file that was looked at. `places` are where its lines begin; without `problems` it is
+    sound."""
 
     places: "array[int]"
     model: str | None
-    tokens: int
     problems: list[Problem]
 
 
-def check(path: Path, endpoint: str) -> Checked:
-    """Reads the file line by line. `endpoint` is the batch's."""
+def check(path: Path, endpoint: str, bad_text: str | None = None) -> Checked:
+    """Reads the file line by line. `endpoint` is the batch's. Lines with `bad_text` in their body
+    are bad ones, or the first line if it is empty."""
     places = array("Q")
-    reader = _Reader(endpoint)
+    reader = _Reader(endpoint, bad_text)
     if path.stat().st_size > MOST_BYTES:
         text = f"The input file is larger than the {MOST_BYTES} bytes that a batch may have."
-        return Checked(places, None, 0, [Problem("file_too_large", text)])
-    place = size = 0
+        return Checked(places, None, [Problem("file_too_large", text)])
+    place = 0
     with path.open("rb") as file:
         for raw in file:
             if len(places) == MOST_LINES:
                 text = f"The batch has more than the {MOST_LINES} requests that it may have."
-                return Checked(places, None, 0, [Problem("too_many_tasks", text)])
+                return Checked(places, None, [Problem("too_many_tasks", text)])
             places.append(place)
             place += len(raw)
-            size += len(raw)
             reader.read(raw, len(places))
             if len(reader.problems) >= _MOST_PROBLEMS:
                 break
     if not places:
         reader.problems.append(Problem("empty_file", "The input file is empty."))
-    return Checked(places, reader.model, size // 4, reader.problems)
+    return Checked(places, reader.model, reader.problems)
 
 
 def read_line(file: IO[bytes], place: int) -> Line:
@@ -72,8 +71,9 @@ def read_line(file: IO[bytes], place: int) -> Line:
 
 
 class _Reader:
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, bad_text: str | None) -> None:
         self._endpoint = endpoint
+        self._bad_text = bad_text
         self._ids: set[str] = set()
         self.model: str | None = None
         self.problems: list[Problem] = []
@@ -111,6 +111,13 @@ class _Reader:
         if model != self.model:
             text = f"The model {model!r} is not that of the lines before, {self.model!r}."
             yield Problem("model_mismatch", text, line, "model")
+        if self._is_bad(body, line):
+            yield Problem("invalid_request", "This request is not valid.", line, "body")
+
+    def _is_bad(self, body: dict[str, Any], line: int) -> bool:
+        if not self._bad_text:
+            return self._bad_text == "" and line == 1
+        return self._bad_text in json.dumps(body, ensure_ascii=False)
 
 
 def _missing(name: str, line: int) -> Problem:

@@ -1,85 +1,133 @@
 """The HTTP side of files and batches, as OpenAI has it: /files and /batches."""
 
+import asyncio
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from typing import IO, Any
 
 from aiohttp import BodyPartReader, web
 
-from batchgen.endpoints import ENDPOINTS
+from batchgen.simulate.arrivals import Arrivals
+from batchgen.simulate.batch import Batch
+from batchgen.simulate.batch_bodies import RefusedError, page_of, read_wanted
+from batchgen.simulate.batch_faults import BatchFaults
 from batchgen.simulate.batch_runs import Batches
-from batchgen.simulate.behaviours import error_object
+from batchgen.simulate.faults import hang_up, until_disconnected
 from batchgen.simulate.files import Files, StoredFile
 
 _JSON = {"Content-Type": "application/json"}
 _CHUNK_BYTES = 256 * 1024
 _MOST_BYTES = 512 * 1024 * 1024
-_ENDPOINTS = [f"/v1{one.path}" for one in ENDPOINTS.values()]
-_WINDOW = re.compile(r"([1-9]\d{0,3})([mhd])")
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-_MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
+_LIMIT_REACHED = "Enqueued token limit reached. Please try again once some batches have ended."
 
 
-class RefusedError(Exception):
-    """A request that gets an error of OpenAI's."""
-
-    def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = error_object(status, message, code, param)
+class LostError(Exception):
+    """A request that gets no reply."""
 
 
 class BatchRequests:
-    """Answers what is sent to /files and /batches, if it is `authorized`."""
+    """Answers what is sent to /files and /batches, if it is `authorized`. `asked` counts requests
+    by their route, such as `POST /batches/ID/cancel`; `faults` are what happens from now on."""
 
     def __init__(
-        self, files: Files, batches: Batches, authorized: Callable[[web.BaseRequest], bool]
-    ) -> None:
-        self._authorized = authorized
+        self, files: Files, batches: Batches, faults: BatchFaults,
+        authorized: Callable[[web.BaseRequest], bool], arrivals: Arrivals,
+    ) -> None:  # fmt: skip
+        self.faults = faults
+        self.asked: Counter[str] = Counter()
+        self._held: dict[str, asyncio.Event] = {}
         self._files = files
         self._batches = batches
+        self._authorized = authorized
+        self._arrivals = arrivals
+        self.routes: Mapping[str, Callable[[web.BaseRequest, str], Awaitable[Any]]] = {
+            "POST /files": self._upload,
+            "GET /files": self._list_files,
+            "GET /files/ID": self._show_file,
+            "GET /files/ID/content": self._content,
+            "DELETE /files/ID": self._delete_file,
+            "POST /batches": self._create,
+            "GET /batches": self._list_batches,
+            "GET /batches/ID": self._show_batch,
+            "POST /batches/ID/cancel": self._cancel,
+        }
 
     @staticmethod
     def takes(path: str) -> bool:
         return path.split("/")[1:2] in (["files"], ["batches"])
 
+    def hold(self, route: str) -> None:
+        """Requests to it are done, but get no reply until `release`."""
+        assert route in self.routes, route
+        self._held[route] = asyncio.Event()
+
+    def release(self) -> None:
+        for event in self._held.values():
+            event.set()
+        self._held.clear()
+
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """`path` is what follows where the API is."""
+        kind, _, rest = path.strip("/").partition("/")
+        of_id, _, action = rest.partition("/")
+        names = [name for name in (kind, of_id and "ID", action) if name]
+        route = f"{request.method} /{'/'.join(names)}"
         try:
-            return await self._handle(request, path)
-        except RefusedError as exc:
-            return web.Response(status=exc.status, body=exc.body, headers=_JSON)
+            reply = await self._replied(request, route, of_id)
+            self._count(route)
+            if route in self._held:
+                await self._held[route].wait()
+            return await self._send(request, reply)
+        except ConnectionError:
+            # The client left while we wrote; if it were raised, aiohttp would log it as our fault.
+            return await until_disconnected()
 
-    async def _handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        if not self._authorized(request):
-            raise RefusedError(401, "wrong API key")
-        match request.method, *path.strip("/").split("/"):
-            case "POST", "files":
-                return _json(await self._upload(request))
-            case "GET", "files":
-                return _json(self._list_files(request.query))
-            case "GET", "files", file_id:
-                return _json(self._file(file_id).to_json())
-            case "GET", "files", file_id, "content":
-                return await self._content(request, self._file(file_id))
-            case "DELETE", "files", file_id:
-                self._files.delete(self._file(file_id).id)
-                return _json({"id": file_id, "object": "file", "deleted": True})
-            case "POST", "batches":
-                return _json(self._create(await request.content.read()))
-            case "GET", "batches":
-                return _json(self._list_batches(request.query))
-            case "GET", "batches", batch_id:
-                return _json(self._batch(batch_id).to_json())
-            case "POST", "batches", batch_id, "cancel":
-                return _json(self._cancel(batch_id))
-        raise RefusedError(404, f"unknown URL {request.method} {request.path}", code="unknown_url")
+    async def _replied(self, request: web.BaseRequest, route: str, of_id: str) -> Any:
+        """What the reply has: a value of JSON, a file, or what is wrong."""
+        try:
+            if not self._authorized(request):
+                raise RefusedError(401, "wrong API key")
+            if route not in self.routes:
+                text = f"unknown URL {request.method} {request.path}"
+                raise RefusedError(404, text, code="unknown_url")
+            return await self.routes[route](request, of_id)
+        except (RefusedError, LostError) as exc:
+            return exc
 
-    async def _upload(self, request: web.BaseRequest) -> dict[str, Any]:
+    def _count(self, route: str) -> None:
+        if route in self.routes:
+            self.asked[route] += 1
+            self._arrivals.wake()
+
+    async def _send(self, request: web.BaseRequest, reply: Any) -> web.StreamResponse:
+        if isinstance(reply, LostError):
+            return await hang_up(request)
+        if isinstance(reply, RefusedError):
+            return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+        if isinstance(reply, StoredFile):
+            return await self._send_file(request, reply)
+        return web.Response(body=json.dumps(reply).encode(), headers=_JSON)
+
+    async def _send_file(self, request: web.BaseRequest, file: StoredFile) -> web.StreamResponse:
+        headers = {
+            "Content-Type": "application/octet-stream", "Content-Length": str(file.size),
+            "Content-Disposition": f'attachment; filename="{file.id}"',
+        }  # fmt: skip
+        left = file.size // 2 if self.faults.take("cut_download") else file.size
+        is_cut = left < file.size
+        response = web.StreamResponse(headers=headers)
+        with file.path.open("rb") as content:
+            await response.prepare(request)
+            while chunk := content.read(min(_CHUNK_BYTES, left)):
+                left -= len(chunk)
+                await response.write(chunk)
+        if is_cut:
+            await hang_up(request)
+        await response.write_eof()
+        return response
+
+    async def _upload(self, request: web.BaseRequest, _: str) -> dict[str, Any]:
         if not request.content_type.startswith("multipart/"):
             raise RefusedError(400, "the body must be multipart/form-data")
         path = self._files.new_path()
@@ -90,16 +138,30 @@ class BatchRequests:
             if name is None or purpose is None:
                 missing = "file" if name is None else "purpose"
                 raise RefusedError(400, f"'{missing}' is a required property", missing)
-            return self._files.keep(path, name, purpose).to_json()
         except BaseException:  # the client is gone, too
-            Path.unlink(path, missing_ok=True)
+            path.unlink()
             raise
+        kept = self._files.keep(path, name, purpose)
+        if self.faults.take("lost_upload"):
+            raise LostError
+        return kept.to_json()
 
-    def _list_files(self, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _list_files(self, request: web.BaseRequest, _: str) -> dict[str, Any]:
+        query = request.query
         purpose, order = query.get("purpose"), query.get("order", "desc")
         found = [one for one in self._files.all() if purpose in (None, one.purpose)]
         objects = [one.to_json() for one in (found if order == "asc" else reversed(found))]
-        return _page(objects, query, 10_000, 10_000)
+        return page_of(objects, query, 10_000, 10_000)
+
+    async def _show_file(self, _: web.BaseRequest, file_id: str) -> dict[str, Any]:
+        return self._file(file_id).to_json()
+
+    async def _content(self, _: web.BaseRequest, file_id: str) -> StoredFile:
+        return self._file(file_id)
+
+    async def _delete_file(self, _: web.BaseRequest, file_id: str) -> dict[str, Any]:
+        self._files.delete(self._file(file_id).id)
+        return {"id": file_id, "object": "file", "deleted": True}
 
     def _file(self, file_id: str) -> StoredFile:
         file = self._files.get(file_id)
@@ -107,57 +169,45 @@ class BatchRequests:
             raise RefusedError(404, f"No such File object: {file_id}", "id")
         return file
 
-    async def _content(self, request: web.BaseRequest, file: StoredFile) -> web.StreamResponse:
-        headers = {
-            "Content-Type": "application/octet-stream", "Content-Length": str(file.size),
-            "Content-Disposition": f'attachment; filename="{file.id}"',
-        }  # fmt: skip
-        response = web.StreamResponse(headers=headers)
-        with file.path.open("rb") as content:
-            await response.prepare(request)
-            while chunk := content.read(_CHUNK_BYTES):
-                await response.write(chunk)
-        await response.write_eof()
-        return response
+    async def _create(self, request: web.BaseRequest, _: str) -> dict[str, Any]:
+        wanted = read_wanted(await request.content.read())
+        if self.faults.take("dropped_create"):
+            raise LostError
+        if refusal := self.faults.take("refuse_create"):
+            raise RefusedError.by(refusal)
+        tokens = self._batches.tokens_of(wanted.input_file_id) + self._batches.open_tokens()
+        limit = self.faults.take("token_limit_429")
+        if limit is not None and tokens > limit:
+            raise RefusedError(429, _LIMIT_REACHED, code="token_limit_exceeded")
+        made = self._batches.create(wanted, self.faults)
+        if self.faults.take("lost_create"):
+            raise LostError
+        if lie := self.faults.take("false_create"):
+            raise RefusedError.by(lie)
+        return made.to_json()
 
-    def _create(self, raw: bytes) -> dict[str, Any]:
-        body = _object(raw)
-        for name in ("input_file_id", "endpoint", "completion_window"):
-            if not isinstance(body.get(name), str):
-                text = f"Missing required parameter: '{name}'."
-                raise RefusedError(400, text, name, "missing_required_parameter")
-        endpoint, window = body["endpoint"], body["completion_window"]
-        if endpoint not in _ENDPOINTS:
-            text = f"Invalid value: {endpoint!r}. Supported values are: {', '.join(_ENDPOINTS)}."
-            raise RefusedError(400, text, "endpoint", "invalid_value")
-        found = _WINDOW.fullmatch(window)
-        if found is None:
-            text = f"Invalid value: {window!r}. A supported value is '24h'."
-            raise RefusedError(400, text, "completion_window", "invalid_value")
-        metadata = _metadata(body.get("metadata"))
-        window_s = int(found[1]) * _SECONDS[found[2]]
-        file_id = body["input_file_id"]
-        return self._batches.create(file_id, endpoint, window, window_s, metadata).to_json()
-
-    def _list_batches(self, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _list_batches(self, request: web.BaseRequest, _: str) -> dict[str, Any]:
+        if self.faults.take("no_list"):
+            raise RefusedError(404, f"unknown URL GET {request.path}", code="unknown_url")
         objects = [batch.to_json() for batch in self._batches.newest_first()]
-        return _page(objects, query, 20, 100)
+        return page_of(objects, request.query, 20, 100)
 
-    def _batch(self, batch_id: str) -> Any:
+    async def _show_batch(self, _: web.BaseRequest, batch_id: str) -> dict[str, Any]:
+        return self._batch(batch_id).to_json()
+
+    async def _cancel(self, _: web.BaseRequest, batch_id: str) -> dict[str, Any]:
+        batch = self._batch(batch_id)
+        if batch.has_ended:
+            raise RefusedError(409, f"Cannot cancel a batch with status '{batch.status}'.")
+        if batch.status != "cancelling":
+            batch.cancel()
+        return batch.to_json()
+
+    def _batch(self, batch_id: str) -> Batch:
         batch = self._batches.get(batch_id)
         if batch is None:
             raise RefusedError(404, f"No batch found with id '{batch_id}'.", "batch_id")
         return batch
-
-    def _cancel(self, batch_id: str) -> dict[str, Any]:
-        batch = self._batch(batch_id)
-        if batch.has_ended:
-            text = f"Cannot cancel a batch with status '{batch.status}'."
-            raise RefusedError(409, text)
-        if batch.status != "cancelling":
-            batch.cancel()
-        body: dict[str, Any] = batch.to_json()
-        return body
 
 
 async def _read_form(
@@ -181,56 +231,3 @@ async def _read_form(
     except ValueError as exc:
         raise RefusedError(400, f"the form cannot be read: {exc}") from exc
     return name, fields
-
-
-def _page(
-    objects: Sequence[dict[str, Any]], query: Mapping[str, str], default: int, most: int
-) -> dict[str, Any]:
-    """A list of those after the one that the query names."""
-    limit = query.get("limit", str(default))
-    if not limit.isdecimal() or not 1 <= int(limit) <= most:
-        raise RefusedError(400, f"limit must be from 1 to {most}", "limit", "invalid_value")
-    begin = 0
-    if after := query.get("after"):
-        begin = next((at + 1 for at, one in enumerate(objects) if one["id"] == after), -1)
-        if begin < 0:
-            raise RefusedError(400, f"there is no {after!r}", "after", "invalid_value")
-    page = objects[begin : begin + int(limit)]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": begin + len(page) < len(objects),
-    }
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise RefusedError(400, "the body must be a JSON object")
-    return value
-
-
-def _metadata(value: Any) -> dict[str, str] | None:
-    if value is None:
-        return None
-    is_one = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
-    if not is_one:
-        raise RefusedError(400, "metadata must be an object of texts", "metadata", "invalid_type")
-    if len(value) > _MOST_PAIRS:
-        raise RefusedError(400, f"metadata may have {_MOST_PAIRS} pairs", "metadata")
-    for key, text in value.items():
-        if len(key) > _LONGEST_KEY or len(text) > _LONGEST_VALUE:
-            raise RefusedError(
-                400, f"metadata may have keys of {_LONGEST_KEY} characters and values of "
-                f"{_LONGEST_VALUE}", "metadata", "string_above_max_length",
-            )  # fmt: skip
-    return {**value}
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=json.dumps(value).encode(), headers=_JSON)

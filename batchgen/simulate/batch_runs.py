@@ -2,42 +2,45 @@
 one after another over the time that batches take, and ends in two files."""
 
 import asyncio
-import json
-import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from random import Random
-from typing import IO, Any
+from typing import Any
 
-from batchgen.simulate.batch import Batch
+from batchgen.simulate.batch import Batch, Wanted
+from batchgen.simulate.batch_faults import BatchFaults
 from batchgen.simulate.batch_input import Line, Problem, check, read_line
+from batchgen.simulate.batch_output import write_no_reply, write_reply
 from batchgen.simulate.files import Files
 
 _AT_ONCE = 50  # lines, before others have their turn
 _SHORTEST_S, _LONGEST_S = 0.01, 0.25  # between two looks at how many lines are due
 _ASIDE = 0.1  # of a batch's time for each of validating, finalizing, cancelling
-_CANCELLED = "This request was not executed, because the batch was cancelled."
+_BUSY = ("in_progress", "finalizing", "cancelling")
+_CANCELLED = {
+    "code": "batch_cancelled",
+    "message": "This request was not executed, because the batch was cancelled.",
+}
+_EXPIRED = {
+    "code": "batch_expired",
+    "message": "This request could not be executed before the completion window expired.",
+}
 
-Answered = Callable[[str, Line], tuple[int, Any]]
-"""The status and the body of the reply to a line of the batch with this id."""
+Replied = Callable[[Batch, Line], tuple[int, Any]]
+"""The status and the body of the reply to a line."""
 
 
 class Batches:
-    """Newest last. `seconds` is how long one takes; while `released` is not set, none goes on. The
-    order of answers depends on `seed` and on how many batches came before."""
+    """`seconds` is how long one takes; while `released` is not set, none goes on. The order of
+    answers depends on `seed` and on how many batches came before."""
 
     def __init__(
-        self,
-        files: Files,
-        answered: Answered,
-        *,
-        seconds: float,
-        seed: int,
-        released: asyncio.Event,
+        self, files: Files, replied: Replied, *, seconds: float, seed: int, released: asyncio.Event
     ) -> None:
         self._files = files
-        self._answered = answered
+        self._replied = replied
         self._seconds = seconds
         self._seed = seed
         self._released = released
@@ -50,13 +53,11 @@ class Batches:
             "cancelling": self._give_up,
         }
 
-    def create(
-        self, input_file_id: str, endpoint: str, window: str, window_s: int,
-        metadata: Mapping[str, str] | None,
-    ) -> Batch:  # fmt: skip
+    def create(self, wanted: Wanted, faults: BatchFaults) -> Batch:
         """The new batch, which is begun."""
-        number = len(self._batches)
-        made = Batch(input_file_id, endpoint, window, window_s, metadata, number)
+        those = faults.take_those_of_batch()
+        tokens = self.tokens_of(wanted.input_file_id)
+        made = Batch(wanted, len(self._batches), tokens, those)
         self._batches[made.id] = made
         self._begin(made)
         return made
@@ -65,7 +66,20 @@ class Batches:
         return self._batches.get(batch_id)
 
     def newest_first(self) -> list[Batch]:
-        return list(reversed(self._batches.values()))
+        """Those that a list has."""
+        return [batch for batch in reversed(self._batches.values()) if batch.is_listed]
+
+    def by_status(self) -> Counter[str]:
+        return Counter(batch.status for batch in self._batches.values())
+
+    def tokens_of(self, file_id: str) -> int:
+        """About as many as the file has; 0: there is none."""
+        file = self._files.get(file_id)
+        return file.size // 4 if file else 0
+
+    def open_tokens(self) -> int:
+        """Those of all batches that have not ended."""
+        return sum(batch.tokens for batch in self._batches.values() if not batch.has_ended)
 
     def resume(self) -> None:
         """Go on with what `stop` left."""
@@ -86,28 +100,45 @@ class Batches:
 
     async def _run(self, batch: Batch) -> None:
         while step := self._steps.get(batch.status):
+            await self._released.wait()
             await step(batch)
 
     async def _validate(self, batch: Batch) -> None:
-        await self._released.wait()
         await batch.pause(self._seconds * _ASIDE)
-        file = self._files.get(batch.input_file_id)
+        file = self._files.get(batch.wanted.input_file_id)
         if file is None or file.purpose != "batch":
-            text = f"The input file {batch.input_file_id!r} does not exist, or is for no batch."
+            text = "The input file does not exist, or is for no batch."
             return self._fail(batch, [Problem("invalid_input_file", text)])
-        checked = await asyncio.to_thread(check, file.path, batch.endpoint)
+        # A name of its own, since the file may be deleted while the batch goes on.
+        batch.input_path = batch.input_path or self._files.second_path(file)
+        bad_text = batch.faults.get("validation")
+        checked = await asyncio.to_thread(check, batch.input_path, batch.wanted.endpoint, bad_text)
         if batch.status != "validating":
             return None
-        if checked.problems:
-            return self._fail(batch, checked.problems)
+        batch.model = checked.model
+        if problems := checked.problems or self._refusals(batch):
+            return self._fail(batch, problems)
         places = list(checked.places)
         Random(f"{self._seed}:{batch.number}").shuffle(places)
-        batch.places, batch.model = array("Q", places), checked.model
-        batch.input_path = file.path
+        batch.places, batch.total = array("Q", places), len(places)
         batch.output_path, batch.error_path = self._files.new_path(), self._files.new_path()
         batch.move("in_progress")
-        batch.began_at = batch.moved_at
         return None
+
+    def _refusals(self, batch: Batch) -> list[Problem]:
+        """Why a batch fails whose file is sound."""
+        if code := batch.faults.get("failed"):
+            return [Problem(code, "This batch failed.")]
+        limit = batch.faults.get("token_limit")
+        others = [one for one in self._batches.values() if one.status in _BUSY]
+        tokens = sum(one.tokens for one in (batch, *others) if one.model == batch.model)
+        if limit is None or tokens <= limit:
+            return []
+        text = (
+            f"Enqueued token limit reached for {batch.model} in organization org-0. Limit: {limit} "
+            "enqueued tokens. Please try again once some in_progress batches have been completed."
+        )
+        return [Problem("token_limit_exceeded", text)]
 
     def _fail(self, batch: Batch, problems: list[Problem]) -> None:
         if batch.status == "validating":
@@ -115,22 +146,28 @@ class Batches:
             batch.move("failed")
 
     async def _answer(self, batch: Batch) -> None:
-        await self._released.wait()
         due = self._due(batch)
-        if due > batch.done:
-            self._answer_some(batch, min(due - batch.done, _AT_ONCE))
+        most = self._most(batch)
+        if min(due, most) > batch.done:
+            self._answer_some(batch, min(min(due, most) - batch.done, _AT_ONCE))
             await asyncio.sleep(0)
-        elif batch.done == len(batch.places):
+        elif due == batch.total and "slow" not in batch.faults:
             batch.move("finalizing")
         else:
-            a_line_s = self._seconds / len(batch.places)
+            a_line_s = self._seconds / batch.total
             await batch.pause(min(max(a_line_s, _SHORTEST_S), _LONGEST_S))
 
     def _due(self, batch: Batch) -> int:
-        """How many lines are answered by now."""
-        total, lasts_s = len(batch.places), self._seconds * (1 - 2 * _ASIDE)
-        over_s = time.monotonic() - batch.began_at
-        return total if over_s >= lasts_s else int(total * over_s / lasts_s)
+        """How many lines there is time for until now."""
+        lasts_s, over_s = self._seconds * (1 - 2 * _ASIDE), batch.in_status_s
+        return batch.total if over_s >= lasts_s else int(batch.total * over_s / lasts_s)
+
+    def _most(self, batch: Batch) -> int:
+        """How many lines are answered at all, if nobody cancels it."""
+        if "slow" in batch.faults:
+            return batch.total // 2
+        expired: float = batch.faults.get("expire", 0)
+        return batch.total - round(batch.total * expired)
 
     def _answer_some(self, batch: Batch, n: int) -> None:
         assert batch.input_path is not None
@@ -143,38 +180,39 @@ class Batches:
         ):
             for place in islice(batch.places, batch.done, batch.done + n):
                 line = read_line(lines, place)
-                status, body = self._answered(batch.id, line)
+                status, body = self._replied(batch, line)
                 if status < 400:
                     batch.succeeded += 1
                     _count_tokens(batch, body)
                 else:
                     batch.failed += 1
-                response = {"status_code": status, "request_id": _request_id(batch), "body": body}
-                _write(output if status < 400 else errors, batch, line.custom_id, response, None)
+                write_reply(output if status < 400 else errors, batch, line.custom_id, status, body)
                 batch.done += 1
 
     async def _finish(self, batch: Batch) -> None:
         await batch.pause(self._seconds * _ASIDE)
-        if batch.status == "finalizing":
-            self._hand_out(batch)
-            batch.move("completed")
+        if batch.status != "finalizing":
+            return
+        is_whole = batch.done == batch.total
+        await self._give_up_rest(batch, _EXPIRED)
+        self._hand_out(batch)
+        batch.move("completed" if is_whole else "expired")
 
     async def _give_up(self, batch: Batch) -> None:
-        await self._released.wait()
         await batch.pause(self._seconds * _ASIDE)
-        await self._leave_rest(batch, "batch_cancelled", _CANCELLED)
+        await self._give_up_rest(batch, _CANCELLED)
         self._hand_out(batch)
         batch.move("cancelled")
 
-    async def _leave_rest(self, batch: Batch, code: str, message: str) -> None:
+    async def _give_up_rest(self, batch: Batch, error: dict[str, str]) -> None:
         """Those lines that were not answered are in the error file, as such."""
-        if batch.input_path is None or batch.error_path is None:
+        if batch.input_path is None or batch.error_path is None or batch.done == batch.total:
             return
-        error = {"code": code, "message": message}
         with batch.input_path.open("rb") as lines, batch.error_path.open("ab") as errors:
-            for n, place in enumerate(islice(batch.places, batch.done, None)):
-                _write(errors, batch, read_line(lines, place).custom_id, None, error)
-                if n % (10 * _AT_ONCE) == 0:
+            for place in islice(batch.places, batch.done + batch.left, None):
+                write_no_reply(errors, batch, read_line(lines, place).custom_id, error)
+                batch.left += 1
+                if batch.left % (10 * _AT_ONCE) == 0:
                     await asyncio.sleep(0)
 
     def _hand_out(self, batch: Batch) -> None:
@@ -190,23 +228,3 @@ def _count_tokens(batch: Batch, body: Any) -> None:
     if isinstance(usage, dict):
         batch.tokens_in += usage.get("prompt_tokens") or usage.get("input_tokens") or 0
         batch.tokens_out += usage.get("completion_tokens") or usage.get("output_tokens") or 0
-
-
-def _request_id(batch: Batch) -> str:
-    return f"{batch.id.removeprefix('batch_')}{batch.done:08x}"
-
-
-def _write(file: IO[bytes], batch: Batch, custom_id: str, response: Any, error: Any) -> None:
-    value = {
-        "id": f"batch_req_{_request_id(batch)}", "custom_id": custom_id, "response": response,
-        "error": error,
-    }  # fmt: skip
-    file.write(_line(value))
-
-
-def _line(value: object) -> bytes:
-    """A line of JSON as providers write it, with every character as it is, if it is one."""
-    try:
-        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a character
-        return json.dumps(value).encode() + b"\n"

@@ -69,7 +69,7 @@ class Decider:
         `now` is time.monotonic()."""
         tries = self._count(chat) if chat else 0
         error_roll, latency_roll = rolls(self._seed, chat, tries)
-        out = self._outage.behaviour(now) if self._outage else None
+        out = self.out(now)
         behaviour = refusal or self._scripted(chat) or out
         no_room = None if behaviour else self._capacity.begin()
         has_room = not (behaviour or no_room)
@@ -88,6 +88,14 @@ class Decider:
         tries = self._count(chat)
         picked = self._errors.pick(rolls(self._seed, chat, tries)[0])
         return self._scripted(chat) or Behaviour.of(picked or "ok"), tries
+
+    def is_drawn(self, chat: Chat, tries: int, share: float) -> bool:
+        """Whether a try of a request is of that share, whatever the error mix is."""
+        return rolls(self._seed + 1, chat, tries)[0] < share
+
+    def out(self, now: float) -> Behaviour | None:
+        """What every request gets now; None: the server serves."""
+        return self._outage.behaviour(now) if self._outage else None
 
     def _count(self, chat: Chat) -> int:
         if not self._keep_tries and len(self._tries) >= KEPT_TRIES:

@@ -32,6 +32,13 @@ async def reset(request: web.BaseRequest) -> NoReturn:
     await until_disconnected()
 
 
+async def hang_up(request: web.BaseRequest) -> NoReturn:
+    """Close the connection, once what was written is sent."""
+    if request.transport is not None:
+        request.transport.close()
+    await until_disconnected()
+
+
 async def trickle(request: web.BaseRequest, headers: Mapping[str, str]) -> NoReturn:
     """Send an answer that never ends, a byte at a time."""
     response = web.StreamResponse(headers=headers)
@@ -47,8 +54,7 @@ async def cut(request: web.BaseRequest, headers: Mapping[str, str], body: bytes)
     response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
-    _close(request)
-    await until_disconnected()
+    await hang_up(request)
 
 
 async def stream(
@@ -67,8 +73,7 @@ async def stream(
         await asyncio.sleep(over_s / len(events))
         await response.write(event)
     if kind == "cut":
-        _close(request)
-        await until_disconnected()
+        await hang_up(request)
     elif kind == "keep_alive":
         await _keep_alive(response)
     elif kind in ("bad_json", "stream_error"):
@@ -81,8 +86,3 @@ async def _keep_alive(response: web.StreamResponse) -> NoReturn:
     while True:
         await response.write(b": keep-alive\n\n")
         await asyncio.sleep(_TRICKLE_S)
-
-
-def _close(request: web.BaseRequest) -> None:
-    if request.transport is not None:
-        request.transport.close()

@@ -52,6 +52,12 @@ class Files:
             weakref.finalize(self, shutil.rmtree, self._made, ignore_errors=True)
         return self._made / secrets.token_hex(8)
 
+    def second_path(self, file: StoredFile) -> Path:
+        """Where a file is too, until that is unlinked."""
+        path = self.new_path()
+        path.hardlink_to(file.path)
+        return path
+
     def keep(self, path: Path, name: str, purpose: str) -> StoredFile:
         """Gives the file at `path`, which is whole, an id."""
         made = StoredFile(

@@ -4,6 +4,7 @@ say it."""
 import json
 from typing import Any
 
+from batchgen.simulate.batch import Batch
 from batchgen.simulate.batch_input import Line
 from batchgen.simulate.behaviours import Behaviour, error_object
 from batchgen.simulate.bill import Bill
@@ -22,15 +23,17 @@ class LineReplies:
         self._log = log
         self._bill = bill
 
-    def reply(self, batch_id: str, line: Line) -> tuple[int, Any]:
+    def reply(self, batch: Batch, line: Line) -> tuple[int, Any]:
         """Its status and its body. Where a call would get no reply, or none that can be read, the
         provider has had trouble with itself: 500."""
         chat = asked(line.url.removeprefix("/v1"), line.body)
         behaviour, tries = Behaviour.error(400, message="the body of this line is no request"), 0
         if chat is not None:
             behaviour, tries = self._decider.decide_line(chat)
+            if self._decider.is_drawn(chat, tries, batch.faults.get("server_error", 0)):
+                behaviour = Behaviour.error(500)
         outcome = behaviour.outcome
-        self._log.write(chat, tries, outcome, batch=batch_id, custom_id=line.custom_id)
+        self._log.write(chat, tries, outcome, batch=batch.id, custom_id=line.custom_id)
         if behaviour.kind in _NO_REPLY:
             return 500, json.loads(error_object(500, "The server had an error."))
         if chat is None or behaviour.kind == "status":

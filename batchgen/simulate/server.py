@@ -16,7 +16,9 @@ from msgspec import Struct, field
 
 from batchgen.errors import BatchgenError
 from batchgen.simulate.answers import Chat, json_object, models
+from batchgen.simulate.arrivals import Arrivals
 from batchgen.simulate.azure import key_of, path_after_place
+from batchgen.simulate.batch_faults import BatchFaults
 from batchgen.simulate.batch_requests import BatchRequests
 from batchgen.simulate.batch_runs import Batches
 from batchgen.simulate.behaviours import (
@@ -39,6 +41,7 @@ from batchgen.simulate.line_replies import LineReplies
 from batchgen.simulate.streams import events_of
 
 _KEPT_REQUESTS = 10_000
+_WITHOUT_CHAT = ("status", "html", "reset", "hang", "trickle")
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -80,6 +83,7 @@ class Simulator:
         outage: Outage | str | None = None,
         api_key: str | None = None,
         batch_seconds: float = 0.0,
+        batch_faults: str = "",
         ledger_path: Path | str | None = None,
         keep_ledger: bool = True,
         host: str = "127.0.0.1",
@@ -90,8 +94,8 @@ class Simulator:
         a minute, in and out, of which a minute's worth may come at once. `limit_headers`: each
         reply announces both limits, as OpenAI's do. `retry_after_s` None: a simulated 429 has no
         Retry-After. `at_once`: what comes beside so many calls gets the status `refuse_with`.
-        `outage` as `Outage.parse` reads it. `batch_seconds`: how long a batch takes. Raises
-        ConfigError."""
+        `outage` as `Outage.parse` reads it. `batch_seconds`: how long a batch takes.
+        `batch_faults` as `BatchFaults.parse` reads them. Raises ConfigError."""
         self._decider = Decider(
             latency=Latency.parse(latency) if isinstance(latency, str) else latency,
             errors=ErrorMix.parse(errors) if isinstance(errors, str) else errors,
@@ -112,7 +116,7 @@ class Simulator:
         self.bill = Bill(keep_prompts=keep_ledger)
         self._released = asyncio.Event()
         self._released.set()
-        self._watchers: list[asyncio.Future[None]] = []
+        self._arrivals = Arrivals()
         self._stale: WeakSet[asyncio.Transport] = WeakSet()
         self._call_log = CallLog(ledger_path)
         files = Files()
@@ -120,7 +124,9 @@ class Simulator:
         self._batches = Batches(
             files, lines.reply, seconds=batch_seconds, seed=seed, released=self._released
         )
-        self._batch_requests = BatchRequests(files, self._batches, self._authorized)
+        self._batch_requests = BatchRequests(
+            files, self._batches, BatchFaults.parse(batch_faults), self._authorized, self._arrivals
+        )
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
 
@@ -182,22 +188,30 @@ class Simulator:
 
     async def received(self, n: int, text: str | None = None, *, timeout_s: float = 30.0) -> None:
         """Wait until `n` calls in all, or `n` with `text`, have arrived. Raises TimeoutError."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._arrived(text) < n:
-                    watcher = asyncio.get_running_loop().create_future()
-                    self._watchers.append(watcher)
-                    await watcher
-        except TimeoutError:
-            arrived = self._arrived(text)
-            raise TimeoutError(f"{arrived} of {n} calls arrived in {timeout_s:g} s") from None
+        await self._arrivals.wait_for(n, lambda: self._arrived(text), timeout_s)
 
-    def hold(self) -> None:
-        """From now on, receive and count calls, but answer them only after `release`."""
-        self._released.clear()
+    async def asked(self, n: int, route: str, *, timeout_s: float = 30.0) -> None:
+        """Wait until `n` requests have arrived at a route of files or batches, such as `GET
+        /files/ID/content`, and were done, though there may be no reply yet. Raises TimeoutError."""
+        requests = self._batch_requests
+        assert route in requests.routes, route
+        await self._arrivals.wait_for(n, lambda: requests.asked[route], timeout_s)
+
+    def hold(self, *routes: str) -> None:
+        """From now on, receive and count calls, but answer them, and lines of batches, only after
+        `release`. With `routes`: only requests to these, as in `asked`, get no reply until then."""
+        if not routes:
+            self._released.clear()
+        for route in routes:
+            self._batch_requests.hold(route)
 
     def release(self) -> None:
         self._released.set()
+        self._batch_requests.release()
+
+    def fail_batches(self, faults: str) -> None:
+        """From now on these happen, as `batch_faults`, and none of those before."""
+        self._batch_requests.faults = BatchFaults.parse(faults)
 
     def script(self, text: str, *behaviours: str | Behaviour) -> None:
         """The next calls with `text` in their last user message get these behaviours, one each, in
@@ -211,6 +225,8 @@ class Simulator:
             return await reset(request)
         path = path_after_place(request.path, request.query)
         if path is not None and self._batch_requests.takes(path):
+            if (out := self._decider.out(time.monotonic())) and out.kind in _WITHOUT_CHAT:
+                return await self._answer(request, Call(None, 0, out, 0.0, {}, has_room=False))
             return await self._batch_requests.handle(request, path)
         if request.method != "POST":
             return self._get(request)
@@ -245,7 +261,7 @@ class Simulator:
             self.ledger[chat.text] += 1
         call = self._decider.decide(chat, self._refused(request, chat), now)
         self._call_log.write(chat, call.tries, call.behaviour.outcome)
-        self._wake_watchers()
+        self._arrivals.wake()
         return call
 
     def _refused(self, request: web.BaseRequest, chat: Chat | None) -> Behaviour | None:
@@ -266,12 +282,6 @@ class Simulator:
 
     def _arrived(self, text: str | None) -> int:
         return self.calls if text is None else self.calls_of(text)
-
-    def _wake_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
 
     async def _answer(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         """Respond as the call's behaviour says; does not return if that is not to respond."""
@@ -331,7 +341,8 @@ class Simulator:
     def _ledger_json(self) -> bytes:
         counts = {
             "calls": self.calls, "answered": self.answered, "items": self.ledger,
-            "billed": self.bill.to_json(),
+            "billed": self.bill.to_json(), "batches": self._batches.by_status(),
+            "requests": self._batch_requests.asked,
         }  # fmt: skip
         return json.dumps(counts).encode()
 
