@@ -48,7 +48,7 @@ class ProviderBatch(Struct, frozen=True):
     `worker_id` is what its rows are claimed by. Of its `requests` so many are `settled`: their rows
     are not its own any more. `status`, `answered` and `failed` are what the provider has last said;
     `error` is why it was closed, or has ended, if not in order. `created_at` and `expires_at` are
-    the provider's."""
+    the provider's. `absent`: it is certain that the provider has not made it yet."""
 
     number: int
     worker_id: int
@@ -80,6 +80,7 @@ class ProviderBatch(Struct, frozen=True):
     ended_at: int | None = None
     closed_at: int | None = None
     files_gone: bool = False
+    absent: bool = False
     experiment: str = ""
 
     @property

@@ -249,6 +249,26 @@ def test_another_server_may_give_the_same_id(sending: Sending) -> None:
     assert sending.now(other).batch_id == "batch_1"
 
 
+def test_one_that_the_provider_does_not_have_is_marked_until_it_is_made(sending: Sending) -> None:
+    sending.table.enqueue("a", "b")
+    one, other = sending.table.claim(sending.id, 2)
+    first, second = sending.seal([one]), sending.seal([other], token="f" * 32)
+    mark = batches.mark_absent
+    for batch in (first, second):
+        assert sending.table.run(mark, batch.number, absent=True)
+        assert sending.now(batch).absent
+    assert sending.table.run(mark, first.number, absent=False)
+    assert not sending.now(first).absent
+    assert sending.table.run(mark, first.number, absent=True)
+    sending.created(first)
+    assert not sending.now(first).absent
+    assert not sending.table.run(mark, first.number, absent=True)
+    sending.give_up(second)
+    assert (sending.now(second).state, sending.now(second).absent) == (BatchState.CLOSED, False)
+    assert not sending.table.run(mark, second.number, absent=True)
+    assert not sending.table.run(mark, 99, absent=True)
+
+
 def test_what_the_provider_says_is_noted_and_ends(sending: Sending) -> None:
     batch, _ = sending.sealed(2)
     run, number = sending.table.run, batch.number

@@ -71,6 +71,12 @@ class Batches(KnownBatches):
         closed, or another batch has this one."""
         await self._db.write_beside(created, number, batch_id, status, created_at, expires_at)
 
+    async def mark_absent(self, number: int, *, absent: bool = True) -> bool:
+        """Somebody has looked, and the provider does not have it: it is to be made without a look.
+        To be taken back before the provider is asked to. False: it is `creating` no more, and
+        nothing has changed."""
+        return await self._db.write_beside(mark_absent, number, absent=absent)
+
     async def note(
         self, number: int, *, status: str, answered: int, failed: int, expires_at: int | None
     ) -> None:
@@ -211,6 +217,14 @@ def created(
     if other := db.execute("batch_of_id", row).fetchone():
         raise UsageError(f"batch {number}: {batch_id} is batch {other[0]} already.")
     db.execute("batch_was_created", row)
+
+
+def mark_absent(db: "Transaction", number: int, *, absent: bool) -> bool:
+    batch = _alone(db, number)
+    if batch is None or batch.state is not BatchState.CREATING:
+        return False
+    db.execute("mark_absent", {"number": number, "absent": int(absent)})
+    return True
 
 
 def note(

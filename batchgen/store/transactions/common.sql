@@ -223,8 +223,11 @@ returning id;
 -- name: batch_was_created
 update provider_batches
    set state = 'open', batch_id = :batch_id, status = :status, created_at = :created_at,
-       expires_at = :expires_at
+       expires_at = :expires_at, absent = 0
  where id = :number and state = 'creating';
+
+-- name: mark_absent
+update provider_batches set absent = :absent where id = :number and state = 'creating';
 
 -- name: note_batch
 update provider_batches
@@ -242,7 +245,8 @@ update provider_batches
 update provider_batches set settled = settled + :n where id = :number;
 
 -- name: close_batch
-update provider_batches set state = 'closed', closed_at = :now, error = coalesce(:error, error)
+update provider_batches
+   set state = 'closed', closed_at = :now, error = coalesce(:error, error), absent = 0
  where id = :number and state <> 'closed';
 
 -- name: files_of_batch_gone

@@ -84,7 +84,13 @@ def next_items_held(db: "Transaction", number: int, after: int, limit: int) -> l
 
 def _batches(rows: Iterator[ProviderBatch]) -> list[ProviderBatch]:
     return [
-        replace(row, state=BatchState(row.state), files_gone=bool(row.files_gone)) for row in rows
+        replace(
+            row,
+            state=BatchState(row.state),
+            files_gone=bool(row.files_gone),
+            absent=bool(row.absent),
+        )
+        for row in rows
     ]
 
 

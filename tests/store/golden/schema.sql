@@ -242,6 +242,7 @@ CREATE TABLE provider_batches (
   reserved_tokens   integer not null default 0,    -- the most that it can use: a budget holds back the
   reserved_cost_usd real    not null default 0,    -- share of those that are not settled
   input_file        text    not null,
+  absent            integer not null default 0,    -- 1: somebody has looked, and the provider does not have it
   batch_id          text,                          -- the provider's
   output_file       text,
   error_file        text,
@@ -267,6 +268,7 @@ CREATE TABLE provider_batches (
   constraint closed_some_time     check ((closed_at is not null) = (state = 'closed')),
   constraint not_negative         check (bytes >= 0 and tokens >= 0 and reserved_tokens >= 0
                                          and reserved_cost_usd >= 0 and answered >= 0 and failed >= 0),
+  constraint absent_while_creating check (absent = 0 or (absent = 1 and state = 'creating')),
   constraint gone_when_closed     check (files_gone = 0 or (files_gone = 1 and state = 'closed')),
   unique (server, batch_id)
 ) strict;
@@ -517,7 +519,7 @@ select b.id as number, b.worker_id, b.experiment_id, b.recipe_id, b.server, b.ba
        b.model, b.token, b.state, b.requests, b.settled, b.bytes, b.tokens, b.reserved_tokens,
        b.reserved_cost_usd, b.input_file, b.sealed_at, b.batch_id, b.output_file, b.error_file,
        b.status, b.answered, b.failed, b.error, b.created_at, b.expires_at, b.ended_at, b.closed_at,
-       b.files_gone, e.name as experiment
+       b.files_gone, b.absent, e.name as experiment
   from provider_batches b join experiments e on e.id = b.experiment_id;
 
 CREATE INDEX calls_ahead_of_worker on calls_ahead (worker_id);
