@@ -161,11 +161,7 @@ class _Search:
         self._where = None if wanted.where is None else Where(wanted.where, of.where_names)
         steps = () if chain is None else chain.steps
         self._steps = {step.experiment_id: step.name for step in steps}
-        self._lists = frozenset(
-            step.experiment_id
-            for step in steps
-            if chain is not None and chain.plan.steps[step.number].each
-        )
+        self._lists = frozenset[int]() if chain is None else chain.lists
         chosen = [step.experiment_id for step in steps if of.step in (None, step.name)]
         ids = tuple(reversed(chosen)) or (of.experiment.id,)
         self._listing = Listing(ids, wanted.order, wanted.state, wanted.reason)

@@ -11,9 +11,11 @@ from msgspec import Struct
 from batchgen.endpoints import ENDPOINTS, parts_beside_text
 from batchgen.errors import UsageError
 from batchgen.jobs.lookup import name_of_item
+from batchgen.jobs.row_names import RowName, row_names
 from batchgen.jobs.sent import Sent, SentReader
 from batchgen.jobs.show import ShownPrompt, StepPlace, chains_of_row
 from batchgen.store import (
+    ChainRow,
     Experiment,
     FormerResult,
     PageRow,
@@ -24,6 +26,7 @@ from batchgen.store import (
 )
 
 LISTED_ROWS = 20  # of each step
+NO_INPUT = "{}"  # what a row of a later step has, unless it is for an element of a list
 
 
 class AttemptPage(Struct, frozen=True):
@@ -35,21 +38,25 @@ class AttemptPage(Struct, frozen=True):
 
 
 class ChainPart(Struct, frozen=True):
-    """A row of the item's chains: where it stands in these, and as a table shows it."""
+    """A row of the item's chains: where it stands in these, as a table shows it, and the whole
+    `value` that its answer has, as JSON; None while it has none."""
 
     place: StepPlace
     row: PageRow
+    value: str | None
 
 
 class ItemPage(Struct, frozen=True):
     """A row. `prompt` and `settings` are what is sent for it, and may have secrets; or a `function`
     ends it without a call, or there is a `problem` for which nothing can be sent. `name` is what
-    `show` takes it by. `former` are results that it has no more, the newest first. `chain` are rows
-    of its chains, and `left_out` how many more there are, by step and state."""
+    `show` takes it by, and `called` what lists call it. `former` are results that it has no more,
+    the newest first. `chain` are rows of its chains, and `left_out` how many more there are, by
+    step and state; `first` is the row of the first step that it comes from, None of such a row."""
 
     item: StoredItem
     experiment: Experiment
     name: str
+    called: RowName
     endpoint: str
     prompt: ShownPrompt
     settings: dict[str, Any]
@@ -60,15 +67,21 @@ class ItemPage(Struct, frozen=True):
     former: tuple[FormerResult, ...]
     chain: tuple[ChainPart, ...] = ()
     left_out: Mapping[str, Counter[str]] = {}
+    first: StoredItem | None = None
 
     @property
     def value(self) -> str | None:
         """What the parser made of the answer, as JSON; None of a row that is not done."""
         item = self.item
-        if item.state != "done":
-            return None
-        own = item.parsed
-        return json.dumps(item.response, ensure_ascii=False) if own is None else own
+        return _value(item.parsed, item.response) if item.state == "done" else None
+
+    @property
+    def inputs(self) -> list[tuple[int, str]]:
+        """What its item was given and, where it is made for an element of a list, that: each with
+        the number of the row that has it."""
+        first = [] if self.first is None else [self.first]
+        own = [] if first and self.item.input == NO_INPUT else [self.item]
+        return [(one.id, one.input) for one in (*first, *own)]
 
     @property
     def own_name(self) -> str:
@@ -95,11 +108,14 @@ async def item_page(store: ReadStore, number: int) -> ItemPage:
     rest = {name: one for name, one in sent.request.items() if name not in prompt.members}
     attempts = [AttemptPage(one, _beside(one)) for one in await store.pages.attempts(number)]
     chain, left_out = await _chain(store, experiment, number)
+    first = chain[0].row.id if chain else number
+    names = await row_names(store, [number])
     return ItemPage(
-        item, experiment, await name_of_item(store, number), sent.endpoint.name, prompt,
-        rest, sent.function, problem, tuple(attempts),
+        item, experiment, await name_of_item(store, number), names[number], sent.endpoint.name,
+        prompt, rest, sent.function, problem, tuple(attempts),
         tuple(await store.pages.samples(number)),
         tuple(await store.pages.former_results(number)), chain, left_out,
+        None if first == number else await store.item(first),
     )  # fmt: skip
 
 
@@ -110,8 +126,22 @@ async def _chain(
         return (), {}
     found = await chains_of_row(store, number, LISTED_ROWS)
     rows = {row.id: row for row in await store.pages.rows([row.id for row, _ in found.rows])}
-    parts = (ChainPart(place, rows[row.id]) for row, place in found.rows if row.id in rows)
+    parts = (
+        ChainPart(place, rows[row.id], _value_of(row))
+        for row, place in found.rows
+        if row.id in rows
+    )
     return tuple(parts), found.left_out
+
+
+def _value_of(row: ChainRow) -> str | None:
+    result = row.result
+    is_done = result is not None and row.state == "done"
+    return _value(result.parsed, result.response) if result and is_done else None
+
+
+def _value(parsed: str | None, response: str | None) -> str:
+    return json.dumps(response, ensure_ascii=False) if parsed is None else parsed
 
 
 def _beside(one: ShownAttempt) -> dict[str, str]:

@@ -41,6 +41,13 @@ class Chain(Struct, frozen=True):
     steps: tuple[ChainStep, ...]
     is_followed: bool = True
 
+    @property
+    def lists(self) -> frozenset[int]:
+        """The experiments of the steps whose rows are for elements of lists."""
+        return frozenset(
+            step.experiment_id for step in self.steps if self.plan.steps[step.number].each
+        )
+
 
 class FollowRow(Struct, frozen=True):
     """A row of a step that is done, for `follow`."""

@@ -35,7 +35,16 @@ from batchgen.web.frame import environment
 from batchgen.web.hiding import hiding
 from batchgen.web.language import Text as Words
 from batchgen.web.language import read_texts
-from batchgen.web.pages.item import Part, Text, cut, pretty, pretty_value
+from batchgen.web.pages.item import (
+    OtherRow,
+    Part,
+    Text,
+    cut,
+    name_shown,
+    others_of,
+    pretty,
+    pretty_value,
+)
 from batchgen.web.pages.overview import expected, expected_usd, notes
 from batchgen.web.pages.recipes import parts_of
 from batchgen.web.pages.series import Told, told_of
@@ -44,7 +53,7 @@ MARK = 'content="batchgen report"'
 """What each report has at its beginning."""
 
 MOST_ROWS = 500
-_MOST_CHARS, _MOST_TEMPLATE_CHARS = 4_000, 20_000
+_MOST_CHARS, _MOST_OF_OTHERS, _MOST_TEMPLATE_CHARS = 4_000, 1_000, 20_000
 _MOST_FAILURES = 20  # groups of an experiment or a step
 _FAILURES_S = 10.0  # so long failed rows are looked at
 _SEEDS = 1000
@@ -55,7 +64,9 @@ class Row(Struct, frozen=True):
     """A row of the sample. `value` is None where it is the answer."""
 
     page: ItemPage
-    given: Text
+    name: str
+    given: tuple[Text, ...]
+    others: tuple[OtherRow, ...]
     prompt: tuple[Part, ...]
     answer: Text
     value: Text | None
@@ -127,7 +138,8 @@ def _row(page: ItemPage) -> Row:
     item = page.item
     has_value = item.parsed is not None
     return Row(
-        page, _cut(pretty(item.input)),
+        page, name_shown(page.called), tuple(_cut(pretty(one)) for _, one in page.inputs),
+        tuple(others_of(page, _MOST_OF_OTHERS)),
         tuple(Part(name, _cut(pretty_value(one))) for name, one in prompt_parts(page.prompt)),
         _cut(item.response or ""), _cut(pretty(item.parsed or "")) if has_value else None,
     )  # fmt: skip

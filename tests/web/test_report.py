@@ -73,7 +73,7 @@ async def test_its_policy_lets_only_its_own_scripts_run(answered: Project) -> No
 
 async def test_steps_and_the_other_language(project: Project) -> None:
     project.config(STEPS)
-    project.pool({"word": f"w{number}"} for number in range(2))
+    project.pool({"id": f"p{number}", "word": f"w{number}"} for number in range(2))
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     text = await written(project, "--lang", "zh")
     assert 'lang="zh"' in text
@@ -81,6 +81,9 @@ async def test_steps_and_the_other_language(project: Project) -> None:
     assert "均为步骤 judge 的行" in text
     assert "Draft {word}" in text
     assert "Judge {draft}" in text
+    assert ">p0</bdi>" in text  # the row by its item, with what that was given
+    assert "&#34;word&#34;: &#34;w0&#34;" in text
+    assert "<dt>draft</dt>" in text  # and what the other step said
 
 
 @pytest.mark.only_sqlite("its database is a file that could be written over")

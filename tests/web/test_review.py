@@ -310,3 +310,34 @@ async def test_a_condition_on_steps_leads_through_all_rows(
 def previous(answer: Answer) -> str:
     [found] = re.findall(r'<a href="([^"]*)" rel="prev"', answer.text)
     return str(found)
+
+
+@pytest.mark.on_both_engines
+async def test_of_a_step_is_seen_what_the_item_was_given_and_what_other_steps_said(
+    project: Project, simulator: Simulator
+) -> None:
+    for _ in range(2):  # samples
+        says(simulator, Ask_tea='["Why?", "How?"]', Judge_Hot='{"score": 4}')
+        says(simulator, **{"Answer_Why?": "Hot.", "Answer_How?": "Cold.", "Judge_Cold": "0"})
+    project.config(PARTS)
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl", "--samples", "2", "-c", "1")).code == 0
+    answers = "select i.id from items i join experiments e on e.id = i.experiment_id"
+    [(row,), *_] = project.query(f"{answers} where e.step = 'answer' order by i.id")
+    async with viewing(project) as viewer:
+        listed = await viewer.get("/e/demo/items?step=answer&order=pool")
+        assert f'title="{row}">tea[0]</a> <span class="quiet">#1</span>' in listed.text
+        _, shown = await follow(viewer, f"/e/demo/review?n=9&seed=1&item={row}")
+        given = shown.text.partition('class="given"')[2].partition('class="said"')[0]
+        for text in (">tea[0] #1<", ">tea<", ">topic<", ">question<", ">Why?<", ">ask<", ">judge<"):
+            assert text in given, text
+        assert "score" in given
+        assert "How?" in given  # in the list that the first step made
+        assert "Cold." not in shown.text  # of the other element
+        answer = await viewer.get((await say(viewer, shown, "accepted")).place)
+        assert "tea[0] #1: accepted." in answer.text
+        own = (await viewer.get(f"/items/{row}")).text
+        assert "<h1>Item tea[0] #1</h1>" in own
+        assert re.search(r"<dt>id</dt><dd[^>]*><a [^>]*>(<bdi>)?tea<", own)
+        assert "&#34;topic&#34;: &#34;tea&#34;" in own  # the input of its item
+        assert viewer.said == []

@@ -10,7 +10,7 @@ from batchgen.jobs.item_page import ItemPage, item_page
 from batchgen.parsers import shown_spec
 from batchgen.store import ReadStore
 from batchgen.web.language import Text
-from batchgen.web.pages.item import number_in
+from batchgen.web.pages.item import name_shown, number_in
 from batchgen.web.view import View
 
 
@@ -34,7 +34,7 @@ async def diff(view: View, request: web.Request) -> web.StreamResponse:
         except UsageError as exc:
             problem = exc
     return view.frame.page(
-        request, "diff.html", title=t("compare_item", number=str(number)),
+        request, "diff.html", title=t("compare_item", name=name_shown(page.called)),
         experiment=page.own_name, section="items", status=404 if problem else 200,
         page=page, choices=[*answers, *others], a=a, b=b, found=found, problem=problem,
         names=_names(found, t) if found else (),

@@ -9,16 +9,17 @@ from aiohttp import web
 from msgspec import Struct
 
 from batchgen.display.items import prompt_parts
-from batchgen.jobs.item_page import AttemptPage, ItemPage, item_page
+from batchgen.jobs.item_page import AttemptPage, ChainPart, ItemPage, item_page
+from batchgen.jobs.row_names import RowName
 from batchgen.parsers import shown_spec
 from batchgen.store import FormerResult
 from batchgen.web.guard import SANDBOX
 from batchgen.web.language import Text as Words
 from batchgen.web.pages.recipes import masked
-from batchgen.web.shown import path
+from batchgen.web.shown import ends, path
 from batchgen.web.view import View
 
-MOST_CHARS = 64 << 10
+MOST_CHARS, _MOST_OF_OTHERS = 64 << 10, 4000
 _MOST_DIGITS = 18
 _DATA = re.compile(r"(data:[\w./+-]{1,80};base64,)([A-Za-z0-9+/=]{200,})")
 _KEPT = ("step", "state", "reason", "where", "q", "order")
@@ -39,6 +40,13 @@ class Part(Struct, frozen=True):
     text: Text
 
 
+class OtherRow(Struct, frozen=True):
+    """Another row of a chain, and what its step is called by; None while there is nothing."""
+
+    part: ChainPart
+    value: Text | None
+
+
 class Call(Struct, frozen=True):
     """An attempt as it is shown, the `number`th."""
 
@@ -55,14 +63,14 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
     number, t = number_in(request, "id"), view.frame.text(request)
     found = await view.pages.read(lambda store: item_page(store, number))
     reviews = await view.pages.read(lambda store: store.reviews.of_items([number]))
-    title = t("item_n", number=str(number))
     calls = _calls(found, t)
     place = _place(found, request.query)
     return view.frame.page(
-        request, "item.html", title=title, experiment=place.experiment, section="items",
+        request, "item.html", title=t("item_n", name=name_shown(found.called)),
+        experiment=place.experiment, section="items",
         command=("show", found.name), page=found, item=found.item, place=place,
         review=reviews.get(number),
-        given=cut(pretty(found.item.input), path("items", number, "raw", "input")),
+        given=[cut(pretty(one), path("items", id_, "raw", "input")) for id_, one in found.inputs],
         prompt=[Part(name, cut(pretty_value(one))) for name, one in prompt_parts(found.prompt)],
         settings={name: pretty_value(one) for name, one in masked(found.settings).items()},
         value=_value(found), calls=calls,
@@ -97,6 +105,20 @@ async def part(view: View, request: web.Request) -> web.StreamResponse:
     if text is None:
         raise web.HTTPNotFound
     return _file(text, f"item-{number}-{name}.json")
+
+
+def name_shown(name: RowName, most: int = 60) -> str:
+    """On one line; of a long id both its ends."""
+    return str(name._replace(id=ends(name.id, most)))
+
+
+def others_of(page: ItemPage, most: int = _MOST_OF_OTHERS) -> list[OtherRow]:
+    """The other rows of the chains that it is in, in their order."""
+    return [
+        OtherRow(one, None if one.value is None else cut(pretty(one.value), most=most))
+        for one in page.chain
+        if one.row.id != page.item.id
+    ]
 
 
 def number_in(request: web.Request, name: str) -> int:

@@ -13,6 +13,8 @@ from msgspec import Struct
 from batchgen.errors import UsageError
 from batchgen.items import Reason, State
 from batchgen.jobs.browse import BUDGET_S, Shown, Wanted, browse, neighbour
+from batchgen.jobs.item_page import NO_INPUT
+from batchgen.jobs.row_names import RowName, row_name
 from batchgen.store import Order, PageRow
 from batchgen.web.reader import Reader
 from batchgen.web.shown import path
@@ -21,7 +23,6 @@ from batchgen.web.view import View
 QUICK_S = 0.04  # for what an index finds
 _MOST_COLUMNS, _MOST_LONG, _ALWAYS_SHOWN = 6, 3, 2
 _LONG = 14  # characters
-_NOTHING = "{}"  # what a row of a later step is given, unless it is for an element of a list
 # A member of an object, with its value if that is no list and no object.
 _MEMBER = re.compile(
     r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*("(?:[^"\\]|\\.)*(?:"|\\?$)|[^\s",{}\[\]]+)\s*,?\s*'
@@ -29,13 +30,12 @@ _MEMBER = re.compile(
 
 
 class Line(Struct, frozen=True):
-    """A row of the table, by the `name` that its item has in the pool, and with what that was
-    `given`. `values` are those of the columns, where it has any; else there is what was `said`."""
+    """A row of the table, with what was `given`. `values` are those of the columns, where it has
+    any; else there is what was `said`."""
 
     row: PageRow
     url: str
-    name: str
-    sample: int | None
+    name: RowName
     step: str | None
     given: str
     said: str
@@ -253,19 +253,11 @@ def rows_of(found: Shown, wanted: Wanted) -> Rows:
 
 def line_of(row: PageRow, found: Shown, url: str, columns: Sequence[Column] = ()) -> Line:
     """A row as a table of such rows has it."""
-    origin = row.origin or row
-    elements = () if row.origin is None else row.origin.way
-    given = origin.input if row.input == _NOTHING else row.input
-    name = f"{origin.custom_id}{_places(elements, found)}" if origin.custom_id else str(row.id)
+    given = row.origin.input if row.origin and row.input == NO_INPUT else row.input
     return Line(
-        row, url, name, origin.sample, found.steps.get(row.experiment_id),
+        row, url, row_name(row, found.lists), found.steps.get(row.experiment_id),
         _given_text(given), _said(row), _values(row, columns),
     )  # fmt: skip
-
-
-def _places(way: Sequence[tuple[int, int]], found: Shown) -> str:
-    """In the lists that it was made of."""
-    return "".join(f"[{element}]" for id_, element in way if id_ in found.lists)
 
 
 def _given_text(given: str) -> str:

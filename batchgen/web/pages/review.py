@@ -24,10 +24,11 @@ from batchgen.jobs.review_queue import (
     sample_of,
     target_of,
 )
+from batchgen.jobs.row_names import RowName, row_names
 from batchgen.store import ReadStore, Review, ReviewChange, ReviewCounts, Verdict
 from batchgen.text.json_text import dump_json
 from batchgen.web.forms import form_of
-from batchgen.web.pages.item import pretty, pretty_value
+from batchgen.web.pages.item import name_shown, others_of, pretty, pretty_value
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
@@ -49,7 +50,7 @@ class _Look(Struct, frozen=True):
     row: ItemPage | None = None
     review: Review | None = None
     last: Review | None = None
-    last_name: str = ""
+    last_name: RowName | None = None
 
 
 class _Typed(Struct, frozen=True):
@@ -162,7 +163,12 @@ async def _shown(
         prompt=[] if row is None else [
             (title, _cut(pretty_value(value))) for title, value in prompt_parts(row.prompt)
         ],
-        given=[] if row is None else _fields(row.item.input),
+        name=row and name_shown(row.called),
+        last_name="" if look.last_name is None else name_shown(look.last_name),
+        given=[] if row is None else [
+            field for _, one in row.inputs for field in _fields(one)
+        ],
+        others=[] if row is None else others_of(row),
         answer=None if row is None else _cut(row.item.response or ""),
         value=None if row is None or row.item.parsed is None else _cut(pretty(row.value or "null")),
         edit=None if look.review is None or look.review.edited is None or not
@@ -188,11 +194,10 @@ async def _look(store: ReadStore, queue: Queue, found: Found, last: int | None) 
     ids = [one for one in (found.item, last) if one is not None]
     said = await store.reviews.of_items(ids)
     row = None if found.item is None else await item_page(store, found.item)
-    before = None if last is None else await store.item(last)
+    names = {} if last is None else await row_names(store, [last])
     return _Look(
         counts, sample, found, row, None if found.item is None else said.get(found.item),
-        None if last is None else said.get(last),
-        "" if before is None else before.custom_id or f"#{before.id}",
+        None if last is None else said.get(last), None if last is None else names.get(last),
     )  # fmt: skip
 
 
