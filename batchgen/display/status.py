@@ -21,12 +21,21 @@ _LIMITS = {
     "rpm": " (the limit of requests)",
     "tpm": " (the limit of tokens)",
 }
+_HELD = {  # without figures
+    HeldBy.ORDER: "paused",
+    HeldBy.HALT: "halted: waiting for the calls in flight",
+    HeldBy.FIRST: "few calls go out until the first answer",
+    HeldBy.MORE: "nothing is left: it waits for more items",
+}
 # What holds one worker holds all.
 _SHARED = frozenset({HeldBy.LIMIT, HeldBy.BUDGET, HeldBy.SLOTS})
 _MOST_STATUSES = 4
 _USUAL_ENDPOINTS = ("", "chat")
 _SOON_MS, _A_DAY_MS = 10 * 60_000, 24 * 3_600_000
 
+_TOLD_TO_STOP = "told to stop: what is in flight is finished first"
+_TOLD_TO_PAUSE = "told to pause, not followed yet"
+_TOLD_TO_GO_ON = "told to go on, not followed yet"
 GONE = "gone: the next worker takes over its work"
 
 
@@ -152,15 +161,21 @@ def waits_for(one: WorkerStatus | ServerStatus, at_ms: int) -> str | None:
     """Why a worker sends, or a server is sent, less than it could be; None: it is not."""
     if isinstance(one, ServerStatus):
         return (one.held_by and _held_text(one.held_by, one.trouble, at_ms)) or None
+    if one.stop:
+        return "told to stop" if one.stop == "now" else _TOLD_TO_STOP
+    if one.paused != one.report.paused:
+        return _TOLD_TO_PAUSE if one.paused else _TOLD_TO_GO_ON
     if one.paused:
-        return "paused"
+        return _HELD[HeldBy.ORDER]
     held = one.report.held_by
     return (held and _held_text(held, one.report.trouble, at_ms)) or None
 
 
 def worker_held_back(worker: WorkerStatus, at_ms: int, commands: Commands) -> str | None:
     """The same, and what can be done about it."""
-    return f"paused ({commands.resume} goes on)" if worker.paused else waits_for(worker, at_ms)
+    if worker.paused and worker.report.paused and not worker.stop:
+        return f"paused ({commands.resume} goes on)"
+    return waits_for(worker, at_ms)
 
 
 def failed_calls_text(failed_calls: Mapping[CallFailure, int] | Mapping[str, int]) -> str:
@@ -180,10 +195,6 @@ def _held_text(held: Held, trouble: str, at_ms: int) -> str:
     because = f": {trouble}" if trouble else ""
     wait_s = ((held.until_ms or 0) - at_ms) / 1000
     match held.by:
-        case HeldBy.ORDER:
-            return "paused"
-        case HeldBy.HALT:
-            return "halted: waiting for the calls in flight"
         case HeldBy.OUTAGE:
             again = f", asked again in {duration(math.ceil(wait_s))}" if wait_s > 0 else ""
             return f"the server answers nobody{again}{because}"
@@ -191,8 +202,6 @@ def _held_text(held: Held, trouble: str, at_ms: int) -> str:
             return f"paused for {duration(math.ceil(wait_s))}{because}" if wait_s >= 1 else ""
         case HeldBy.ANNOUNCED:
             return f"the server says that it has no room until {_clock(held.until_ms, at_ms)}"
-        case HeldBy.FIRST:
-            return "few calls go out until the first answer"
         case HeldBy.BUDGET:
             return _budget_text(held.budget)
         case HeldBy.LIMIT:
@@ -204,6 +213,8 @@ def _held_text(held: Held, trouble: str, at_ms: int) -> str:
             return f"{what} ({held.refused_with}); they are sent again"
         case HeldBy.ITEMS:
             return f"what is left waits for its next try, until {_clock(held.until_ms, at_ms)}"
+        case _:
+            return _HELD[held.by]
 
 
 def _budget_text(wait: BudgetWait | None) -> str:
@@ -310,16 +321,19 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
     """What the user should know right now: why nothing moves. Empty when all goes well."""
     reports = status.reports
     if any(report.halted for report in reports):
-        return "halted: waiting for the calls in flight"
+        return _HELD[HeldBy.HALT]
+    has_paused = bool(reports) and all(report.paused for report in reports)
+    if status.paused != has_paused:
+        return _TOLD_TO_PAUSE if status.paused else _TOLD_TO_GO_ON
     if status.paused:
-        return f"paused from another terminal: {commands.resume} goes on"
+        return f"paused from elsewhere: {commands.resume} goes on"
     trouble = next((report.trouble for report in reports if report.trouble), "")
     held = [report.held_by for report in reports if report.held_by is not None]
     if len(held) < len(reports):  # some worker sends all that it could
         held = [one for one in held if one.by in _SHARED]
-    held = [one for one in held if one.by is not HeldBy.REFUSALS] or held
     # Those that let another one ask first are held by what holds that one.
-    held = [one for one in held if one.by is not HeldBy.FIRST] or held
+    for weaker in (HeldBy.REFUSALS, HeldBy.FIRST, HeldBy.MORE):
+        held = [one for one in held if one.by is not weaker] or held
     if held:
         first = min(held, key=lambda one: one.until_ms or 0)
         if first.by is HeldBy.SLOTS:

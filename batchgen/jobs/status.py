@@ -45,8 +45,9 @@ CALL_COLUMNS: Columns = {name: attrgetter(name) for name in CallTotals.__struct_
 
 
 class WorkerStatus(Struct, frozen=True):
-    """A worker that joined and did not leave. `paused` is what others ordered. `in_flight` are its
-    calls in flight, or those that were when it died. `report` is some seconds old at most."""
+    """A worker that joined and did not leave. `paused` and `stop` (`drain` or `now`) are what
+    others ordered. `in_flight` are its calls in flight, or those that were when it died. `report`
+    is some seconds old at most."""
 
     id: int
     host: str
@@ -57,13 +58,14 @@ class WorkerStatus(Struct, frozen=True):
     paused: bool
     in_flight: int
     report: WorkerReport
+    stop: str | None = None
 
     @classmethod
     def of(cls, row: WorkerRow) -> "WorkerStatus":
         return cls(
             id=row.id, host=row.host, pid=row.pid, slots=row.slots, started_at=row.started_at,
             alive=row.alive, paused=bool(row.paused), in_flight=row.calls,
-            report=WorkerReport.from_json(row.report),
+            report=WorkerReport.from_json(row.report), stop=row.stop,
         )  # fmt: skip
 
     def to_json(self, at_ms: int, waits_for: str | None) -> dict[str, Any]:

@@ -255,9 +255,9 @@ class WorkerKind(StrEnum):
 
 
 class WorkerRow(Struct, frozen=True):
-    """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
-    `calls` are those that it has in flight, or had when it died; `servers` are the keys of those
-    that it asks."""
+    """A worker that joined and did not leave. `stop` is the order to stop (`drain` or `now`), and
+    `report` JSON text, what it last told of itself; `calls` are those that it has in flight, or had
+    when it died; `servers` are the keys of those that it asks."""
 
     id: int
     host: str
@@ -272,6 +272,7 @@ class WorkerRow(Struct, frozen=True):
     calls: int = 0
     alive: bool = True
     kind: WorkerKind = WorkerKind.CALLER
+    stop: str | None = None
 
 
 class StoredParser(Struct, frozen=True):

@@ -331,6 +331,7 @@ class Committer:
         for item in items:
             if item.probe:
                 self._servers[item.server].trials.probes(+1)
+            self._stats.waits_for_more = False
         self._permits.take(items)
         self._free_slots.give(items)
         self._demand.claimed(len(items))
@@ -348,6 +349,7 @@ class Committer:
         if self._demand.is_met(done):
             self.drain()
             return
+        self._stats.waits_for_more = done.open == 0
         if len(done.items) - code < want.calls:
             due_in_ms = None if done.next_at is None else done.next_at - now_ms()
             self._demand.found_too_few(due_in_ms, now)

@@ -27,8 +27,8 @@ _CLAIMS_AT_A_TIME = 100
 
 
 class Demand:
-    """What one worker demands. While `draining` it claims no more; while `paused`, by an order from
-    another terminal, it claims nothing. `code` are the experiments whose rows functions end."""
+    """What one worker demands. While `draining` it claims no more; while `paused`, by an order, it
+    claims nothing. `code` are the experiments whose rows functions end."""
 
     def __init__(
         self, spec: WorkSpec, servers: Servers, permits: Permits, meter: TokenMeter,

@@ -28,7 +28,7 @@ class BudgetWait(Struct, frozen=True, array_like=True):
 class HeldBy(StrEnum):
     """What keeps a worker from sending as much as it could.
 
-    order      another terminal has paused it
+    order      it was told to pause
     halt       no request would work; it only waits for the calls in flight
     outage     the server answers nobody; one call at a time is sent to see
     pause      the server wants no calls for a while
@@ -39,6 +39,7 @@ class HeldBy(StrEnum):
     slots      it uses no more slots than the server takes calls at once
     refusals   nothing: the server refuses a share of the calls, whatever is sent; they go out again
     items      all that is left waits for its next try
+    more       nothing is left; it waits for what is enqueued
     """
 
     ORDER = "order"
@@ -52,6 +53,7 @@ class HeldBy(StrEnum):
     SLOTS = "slots"
     REFUSALS = "refusals"
     ITEMS = "items"
+    MORE = "more"
 
 
 class Held(Struct, frozen=True):

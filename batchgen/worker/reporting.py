@@ -77,6 +77,8 @@ class Reporter:
             return Held(HeldBy.ORDER)
         if stats.halted:
             return Held(HeldBy.HALT)
+        if stats.waits_for_more and not stats.in_flight:
+            return Held(HeldBy.MORE)
         held = [self._held_by_server(server, now, ahead) for server in self._taking_part]
         if held and all(held):  # or else one sends as much as it could
             return min(filter(None, held), key=lambda one: one.until_ms or 0)
@@ -105,8 +107,9 @@ class Reporter:
         taking_part = self._taking_part
         if all(one.trials.on_trial for one in taking_part) and stats.in_flight < servers.slots:
             return Held(HeldBy.FIRST)
-        usable = self._calls_at_once()
-        if usable < min(servers.slots, sum(server.pacer.slots for server in taking_part)):
+        at_work = [one for one in taking_part if not one.is_idle(now)]
+        usable, slots = self._calls_at_once(), sum(one.pacer.slots for one in taking_part)
+        if at_work and usable < min(servers.slots, slots):
             refused_with = _one_of(one.pacer.refusals.limited_with for one in taking_part)
             share = max(one.pacer.refusals.share for one in taking_part)
             return Held(
@@ -118,16 +121,17 @@ class Reporter:
         due_at = stats.next_item_at
         if due_at is not None and due_at - now_ms() > _WORTH_SAYING_MS:
             return Held(HeldBy.ITEMS, due_at)
-        return self._refusals()
+        return _refusals(at_work)
 
-    def _refusals(self) -> Held | None:
-        """What no limit makes."""
-        seen = [one.pacer.refusals for one in self._taking_part]
-        share = max((one.share for one in seen), default=0.0)
-        if share < _WORTH_SAYING_SHARE:
-            return None
-        refused_with = next(one.newest for one in seen if one.share == share)
-        return Held(HeldBy.REFUSALS, share=round(share, 2), refused_with=refused_with)
+
+def _refusals(servers: Iterable[Server]) -> Held | None:
+    """What no limit makes."""
+    seen = [one.pacer.refusals for one in servers]
+    share = max((one.share for one in seen), default=0.0)
+    if share < _WORTH_SAYING_SHARE:
+        return None
+    refused_with = next(one.newest for one in seen if one.share == share)
+    return Held(HeldBy.REFUSALS, share=round(share, 2), refused_with=refused_with)
 
 
 def _one_of(found: Iterable[str]) -> str | None:

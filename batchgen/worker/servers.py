@@ -32,6 +32,7 @@ from batchgen.worker.trials import Trials
 IS_LEFT_OUT = " is left out: "
 _CREDIT_AGAIN_MS = 600_000
 _SILENT_AFTER = 3
+_IDLE_MS = 5000
 _RATE_MS, _RATE_PARTS = 60_000, 12
 _NEWEST_CALLS, _ENOUGH_CALLS = 15, 5  # that tell how fast it is
 _NONE = 0.01  # of the calls
@@ -157,6 +158,11 @@ class Server:
         answered = sum(is_answer for _, _, is_answer in newest) / len(newest)
         took_ms = sorted(took_ms for _, took_ms, _ in newest)
         return took_ms[len(took_ms) // 2] / max(answered, _NONE)
+
+    def is_idle(self, now: int) -> bool:
+        """Whether nothing was asked of it for some seconds: how it took its last calls is old."""
+        newest = self._newest[-1][0] if self._newest else 0
+        return not self.in_flight and now - newest >= _IDLE_MS
 
     @property
     def is_silent(self) -> bool:

@@ -106,12 +106,12 @@ class Slots:
             self._follow(await self._membership.new_orders(), stop)
 
     def _follow(self, orders: Orders, stop: Stop) -> None:
-        """Do what another terminal wants, as far as it is for the slots to do."""
+        """Do what was ordered, as far as it is for the slots to do."""
         self._stats.paused = orders.paused
         self._allow_calls(orders.slots)
         self._ensure_slots(orders.slots)
         if orders.stop is not None and not stop.drain.is_set():
-            self._log.warn("stopping, as it was told from another terminal")
+            self._log.warn("stopping, as it was told from elsewhere")
             stop.signum = stop.signum or signal.SIGTERM
             stop.drain.set()
         if orders.stop == "now":

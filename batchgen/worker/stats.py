@@ -55,12 +55,13 @@ class Stats(Struct):
     calls: int = 0
     in_flight: int = 0
     latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
-    paused: bool = False  # by another terminal
+    paused: bool = False  # by an order
     limited_to_rpm: float | None = None  # what a limit holds claims to
     limited_by: str | None = None  # which: rpm, tpm or learned
     paused_until: int | None = None  # what some server has asked all workers for (epoch ms)
     next_item_at: int | None = None  # when the first of those that wait comes due (epoch ms)
     failed_calls: Counter[str] = field(default_factory=Counter)  # by status, else by reason
+    waits_for_more: bool = False  # nothing is left for anybody, and it stays
     budget_wait: BudgetWait | None = None  # the newest call for which there was no room
     budget_wait_at: int = 0  # of clock_ms
     trouble: str = ""  # the latest, while it may last

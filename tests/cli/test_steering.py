@@ -153,7 +153,7 @@ async def test_stop_drains_and_exits_as_sigterm_does(
     assert (stopped.code, stopped.err) == (0, "")
     assert stopped.out in ("1 worker gone.\n", "2 workers gone.\n")
     assert worked.code == 143, worked.err
-    assert "stopping, as it was told from another terminal" in worked.err
+    assert "stopping, as it was told from elsewhere" in worked.err
     assert look(enqueued.database, RUNNING) == [(0,)]
     again = await enqueued.batchgen("stop", "--wait")
     assert (again.code, again.out) == (0, "No worker is running.\n")

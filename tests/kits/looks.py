@@ -35,6 +35,7 @@ def worker(number: int = 3, **change: Any) -> WorkerStatus:
     """Of 20 slots; what it reports may be given too."""
     reported = (set(WorkerReport.__struct_fields__) & change.keys()) - {"paused"}
     report: dict[str, Any] = {key: change.pop(key) for key in reported}
+    report.setdefault("paused", change.get("paused", False))
     row: dict[str, Any] = {
         "id": number, "host": "box", "pid": 71, "slots": 20, "started_at": NOON_MS, "alive": True,
         "paused": False, "in_flight": 12, "report": WorkerReport(**report),

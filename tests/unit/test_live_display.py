@@ -13,7 +13,7 @@ from batchgen.display.run import plain_line
 from batchgen.display.status import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
-from batchgen.worker.report import BudgetWait, Held, HeldBy, ServerReport
+from batchgen.worker.report import BudgetWait, Held, HeldBy, ServerReport, WorkerReport
 from tests.kits.looks import NOON_MS, counts, drawn, going, status, worker
 
 TOTAL = Counts(
@@ -66,7 +66,14 @@ def reporting(*reports: dict[str, Any], **change: Any) -> Status:
           {"calls_at_once": 2} | AT_A], 1,
          "holding to 5 calls at once: the server refuses more"),
         ([{"halted": "no quota"}, {}], 1, "halted: waiting for the calls in flight"),
-        ([{"paused": True}], 1, "paused from another terminal: batchgen resume goes on"),
+        ([{"paused": True}], 1, "paused from elsewhere: batchgen resume goes on"),
+        ([{"paused": True, "report": WorkerReport()}], 1, "told to pause, not followed yet"),
+        ([{"report": WorkerReport(paused=True, held_by=Held(HeldBy.ORDER))}], 1,
+         "told to go on, not followed yet"),
+        ([{"held_by": Held(HeldBy.MORE), "trouble": "400 no"}, {"held_by": Held(HeldBy.MORE)}], 0,
+         "nothing is left: it waits for more items"),
+        ([{"held_by": Held(HeldBy.MORE), "calls_at_once": 3}, HELD_TO_3], 1,
+         "holding to 6 calls at once: the server refuses more"),
         ([{"paused": True}, {}], 1, ""),
     ],
 )  # fmt: skip

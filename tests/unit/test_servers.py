@@ -57,6 +57,18 @@ def test_the_room_is_that_of_all_but_never_more_than_the_slots() -> None:
     assert worker.servers.room(NOW) == 0
 
 
+def test_one_is_idle_when_nothing_was_asked_of_it_for_some_seconds() -> None:
+    worker = Worker(None)
+    server = worker.servers["a"]
+    assert server.is_idle(NOW)
+    worker.take("a", 1)
+    assert not server.is_idle(NOW + 60_000)
+    worker.servers.give_back("a")
+    worker.brings("a", ANSWER, NOW + 60_000)
+    assert not server.is_idle(NOW + 61_000)  # between two calls
+    assert server.is_idle(NOW + 70_000)
+
+
 @pytest.mark.parametrize(
     ("room", "capacity", "calls", "servers"),
     [

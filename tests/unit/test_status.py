@@ -15,7 +15,14 @@ from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.store import CallFailure, Counts, FailureGroup, StoredAttempt, StoredItem
-from batchgen.worker.report import BudgetWait, Held, HeldBy, ServerReport, Straggler
+from batchgen.worker.report import (
+    BudgetWait,
+    Held,
+    HeldBy,
+    ServerReport,
+    Straggler,
+    WorkerReport,
+)
 from tests.kits.looks import NOON_MS, experiment, worker
 
 NOON = "2025-11-25T12:00:00.000Z"
@@ -139,10 +146,29 @@ def test_the_object_of_a_status() -> None:
             {"held_by": Held(HeldBy.REFUSALS, share=0.031, refused_with="429")},
             "3 % of the calls are refused (429); they are sent again",
         ),
+        ({"held_by": Held(HeldBy.MORE)}, "nothing is left: it waits for more items"),
     ],
 )
 def test_why_a_worker_sends_less_than_it_could(report: dict[str, Any], words: str | None) -> None:
     assert waits_for(worker(**report), NOON_MS) == words
+
+
+@pytest.mark.parametrize(
+    ("ordered", "heeded", "words"),
+    [
+        (True, False, "told to pause, not followed yet"),
+        (False, True, "told to go on, not followed yet"),
+        (True, True, "paused"),
+        (False, False, None),
+    ],
+)
+def test_an_order_is_told_apart_from_what_came_of_it(
+    ordered: bool, heeded: bool, words: str | None
+) -> None:
+    report = WorkerReport(paused=heeded, held_by=Held(HeldBy.ORDER) if heeded else None)
+    assert waits_for(worker(paused=ordered, report=report), NOON_MS) == words
+    stopping = worker(paused=ordered, report=report, stop="drain")
+    assert waits_for(stopping, NOON_MS) == "told to stop: what is in flight is finished first"
 
 
 @pytest.mark.parametrize("kind", [HeldBy.ANNOUNCED, HeldBy.ITEMS])

@@ -139,6 +139,9 @@ async def test_workers_are_paused_set_resumed_and_stopped(
         assert "batchgen set --worker 1 -c 9" in told
         await until(project.database, SLOTS, 9)
         assert (await viewer.post("/workers/resume", {"worker": "1"})).status == 303
+        assert (await viewer.post("/workers/stop", {})).status == 303
+        told = words((await viewer.get("/workers")).text)
+        assert "told to stop: what is in flight is finished first" in told
         stopped = await viewer.post("/workers/stop", {"now": "yes"})
         told = words((await viewer.get(stopped.place)).text)
         assert "1 worker told to stop." in told
@@ -148,7 +151,7 @@ async def test_workers_are_paused_set_resumed_and_stopped(
         gone = await viewer.post("/workers/pause", {})
         assert gone.status == 409
         assert "no worker is running" in gone.text
-        assert len(viewer.said) == 4
+        assert len(viewer.said) == 5
 
 
 @pytest.mark.quick("form1", "form4")

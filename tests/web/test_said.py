@@ -18,7 +18,8 @@ from batchgen.jobs.present_parser import Outdated
 from batchgen.jobs.server_status import ServerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.web.said import Sayings, read_table
-from batchgen.worker.report import BudgetWait, Held, HeldBy
+from batchgen.worker.report import BudgetWait, Held, HeldBy, WorkerReport
+from tests.kits.looks import worker
 
 SOURCES = Path(batchgen.__file__).parent
 TABLE = read_table("zh")
@@ -68,6 +69,7 @@ HELD = [
     *(Held(HeldBy.SLOTS, slots=slots, share=share, refused_with=status)
       for slots in (0, 1, 8) for share in (None, 0.2) for status in (None, "503")),
     Held(HeldBy.REFUSALS, share=0.1, refused_with="429"), Held(HeldBy.ITEMS, SOON),
+    Held(HeldBy.MORE),
 ]  # fmt: skip
 
 
@@ -86,6 +88,10 @@ def test_whatever_holds_a_worker_is_said_in_chinese() -> None:
             words = waits_for(ServerStatus("s", held_by=held, trouble=trouble), NOW)
             assert words
             assert not has_english(CHINESE.said(words).replace("503 xx", "")), words
+    for ordered in (True, False):  # and not heeded yet
+        words = waits_for(worker(paused=ordered, report=WorkerReport(paused=not ordered)), NOW)
+        assert words
+        assert not has_english(CHINESE.said(words)), words
     assert not has_english(CHINESE.said(GONE))
 
 

@@ -10,9 +10,12 @@ import pytest
 
 from batchgen.errors import ConfigError
 from batchgen.items import Reason
+from batchgen.jobs.status import WorkerStatus
 from batchgen.limits.buckets import Limits
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store, server_key
+from batchgen.worker.report import Held, HeldBy
+from tests.kits.crashes import until
 from tests.kits.job import Job
 from tests.kits.project import Project
 from tests.kits.table import claims
@@ -21,6 +24,7 @@ from tests.kits.tcp import answering, listening
 pytestmark = pytest.mark.usefixtures("server")  # on both engines
 
 NOW = {"retry-after-ms": "0"}
+REPORTS_MORE = 'select count(*) from workers where report like \'%"by":"more"%\''
 
 
 @pytest.fixture
@@ -428,6 +432,27 @@ async def test_a_worker_that_waits_takes_what_is_enqueued_later(
         job.stop.drain.set()
         await running
     assert (job.ends(), simulator.calls) == ([done(), done()], 2)
+
+
+async def test_a_worker_with_nothing_to_do_says_so_and_no_old_news(
+    job: Job, simulator: Simulator
+) -> None:
+    """One call of five was refused, which is over."""
+    simulator.script("Say a", Behaviour.error(429, headers=NOW), Behaviour.ok())
+    async with open_store(job.database, create=True) as store:
+        await job.enqueue(store, ["a", "b", "c", "d"])
+        running = asyncio.create_task(job.work(store, slots=1, wait_for_more=True))
+        await until(job.database, REPORTS_MORE)
+        [worker] = [WorkerStatus.of(row) for row in await store.workers()]
+        assert worker.report.held_by == Held(HeldBy.MORE)
+        assert (worker.report.calls, worker.report.failed_calls) == (5, {"429": 1})
+        simulator.hold()
+        await job.enqueue(store, ["e"])
+        await simulator.received(6)
+        await until(job.database, REPORTS_MORE.replace("like", "not like"))
+        simulator.release()
+        job.stop.drain.set()
+        await running
 
 
 async def test_a_rate_limit_is_one_for_all_workers(job: Job, simulator: Simulator) -> None:

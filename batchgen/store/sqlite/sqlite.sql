@@ -256,7 +256,8 @@ update workers
 
 -- name: workers
 -- Those with a process. `calls`: those that may be in flight, or may have been when the worker died.
-select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers, kind,
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, stop, report, servers,
+       kind,
        (select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
          where state = 'running' and worker_id = workers.id and answer_seq is null
            and runs_code = 0 and workers.kind = 'caller') as calls

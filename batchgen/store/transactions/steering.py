@@ -1,4 +1,4 @@
-"""Orders from another terminal: in the row of each worker, which reads it in every exchange."""
+"""Orders from elsewhere: in the row of each worker, which reads it in every exchange."""
 
 from collections.abc import Iterator, Mapping
 
