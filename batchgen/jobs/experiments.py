@@ -71,6 +71,19 @@ class ExperimentSummary(Struct, frozen=True):
         }
 
 
+class Standing(Struct, frozen=True):
+    """How the rows of an experiment stand, those of all its steps, and how many workers live."""
+
+    counts: Counts
+    alive: int
+
+
+async def standing_of(store: ReadStore, name: str) -> Standing:
+    """Raises UsageError for a name that is not there."""
+    alive = sum(one.alive for one in await store.workers())
+    return Standing((await summary_of(store, name)).counts, alive)
+
+
 async def list_experiments(store: ReadStore, step: str | None = None) -> list[ExperimentSummary]:
     """All of them, the oldest first; or this step of those that have it."""
     counts = await store.counts_by_experiment()

@@ -47,7 +47,7 @@ from batchgen.web.pages.item import (
 )
 from batchgen.web.pages.overview import expected, expected_usd, notes
 from batchgen.web.pages.recipes import parts_of
-from batchgen.web.pages.series import Told, told_of
+from batchgen.web.pages.series import Told, latencies_s, told_of
 
 MARK = 'content="batchgen report"'
 """What each report has at its beginning."""
@@ -122,6 +122,7 @@ def report_html(facts: Facts, config: Config, commands: Commands, language: str 
         styles=[_element("style", one) for one in styles],
         scripts=[_element("script", one) for one in scripts],
         plots_data=_data(told), plots=told.plots, plots_note=told.note,
+        latencies_s=latencies_s(facts.history.series.points),
         summary=summary, counts=summary.counts, standing=standing, status_=facts.status,
         expected_usd=expected_usd(summary), notes=list(notes(facts.status, commands)),
         began=summary.experiment.created_at, ended=_last_ms(facts.history, now), now=now,

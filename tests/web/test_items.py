@@ -11,7 +11,9 @@ import pytest
 
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ReviewChange, Verdict, open_store
+from batchgen.web.shown import moment
 from tests.kits.chain_exports import PARTS, says, topics
+from tests.kits.database import change
 from tests.kits.page import Answer, Viewer, viewing
 from tests.kits.project import KEY, Project
 
@@ -346,6 +348,21 @@ async def test_values_of_two_parsers_are_compared(labelled: Project) -> None:
         for words in ("before, by json", "what it has now"):
             assert words in answer.text
         assert viewer.said == []
+
+
+async def test_an_answer_that_was_parsed_again_came_when_it_came(labelled: Project) -> None:
+    for table in ("attempts", "results"):
+        change(labelled.database, f"update {table} set finished_at = finished_at - 3600000")
+    came = "select max(finished_at) from attempts where item_id = 4 and outcome = 'answered'"
+    [(came_at,)] = labelled.query(came)
+    labelled.config("parser: raw\n")
+    async with viewing(labelled) as viewer:
+        assert "<dt>finished</dt>" in (await viewer.get("/items/4")).text
+        assert (await labelled.batchgen("reparse", "--id", "id-3")).code == 0
+        facts = (await viewer.get("/items/4")).text
+        assert f"<dt>answered</dt><dd>{moment(came_at)}" in facts
+        assert "<dt>parsed</dt>" in facts
+        assert "<dt>finished</dt>" not in facts
 
 
 # Steps

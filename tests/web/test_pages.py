@@ -6,12 +6,14 @@ import aiohttp
 import pytest
 
 from batchgen.display.status import GONE
-from batchgen.simulate import Simulator
+from batchgen.simulate import Behaviour, Simulator
 from tests.kits.crashes import until
 from tests.kits.page import Viewer, viewing
 from tests.kits.project import KEY, Project, ended
 
 PAUSED = "select count(*) from workers where report like '%\"paused\":true%'"
+ANSWER = "To answer what is pending: batchgen work"
+NEXT = (ANSWER, "A worker is running.", "What helps?", "No worker is running.")
 SLOTS = "select max(slots) from workers"
 
 
@@ -27,6 +29,40 @@ async def test_the_only_experiment_is_led_to(viewer: Viewer) -> None:
     assert "done 3" in page
     assert "100 %" in page
     assert "batchgen status --experiment default" in page
+
+
+async def test_what_has_ended_goes_at_no_rate(viewer: Viewer, answered: Project) -> None:
+    assert "items a second –" in words((await viewer.get("/e/default")).text)
+    answered.pool([{"word": "more"}])
+    assert (await answered.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert re.search(r"items a second \d", words((await viewer.get("/e/default")).text))
+
+
+async def test_only_what_can_be_done_next_is_proposed(
+    project: Project, simulator: Simulator
+) -> None:
+    """Something waits; a worker is at it; all has failed."""
+    project.config("parser: raw\nwork: {max_attempts: 1}\n")
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+
+        async def proposed() -> list[list[str]]:
+            """On pages that have nothing to show."""
+            places = ("/e/default/fields", "/e/default/review", "/workers")
+            pages = [words((await viewer.get(place)).text) for place in places]
+            assert ["No row is done yet." in page for page in pages] == [True, True, False]
+            return [[one for one in NEXT if one in page] for page in pages]
+
+        assert await proposed() == [[ANSWER], [ANSWER], [ANSWER, "No worker is running."]]
+        simulator.hold()
+        simulator.script("Say", Behaviour.error(400, message="no"))
+        process = await project.start("work", "-c", "1")
+        await simulator.received(1)
+        assert await proposed() == [["A worker is running."]] * 2 + [[]]
+        simulator.release()
+        assert (await ended(process)).code == 3
+        assert await proposed() == [["What helps?"]] * 2 + [["No worker is running."]]
 
 
 async def test_several_are_listed_by_whatever_name(answered: Project) -> None:

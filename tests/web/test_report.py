@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import change
 from tests.kits.project import KEY, Project
 
 STEPS = """
@@ -113,6 +114,13 @@ async def test_an_experiment_of_which_nothing_is_done(project: Project) -> None:
     text = await written(project)
     assert "plots-data" in text
     assert "<article" not in text
+
+
+async def test_latencies_are_those_of_the_whole_run_as_in_its_plot(answered: Project) -> None:
+    change(answered.database, """update minutes set latencies = '{"69":19,"80":1}'""")
+    text = await written(answered)
+    assert ">0.75 / 0.75 s</dd>" in text
+    assert "took less than about 0.75 s, 95 of 100 less than about 0.75 s." in text
 
 
 async def test_long_texts_are_cut(project: Project, simulator: Simulator) -> None:

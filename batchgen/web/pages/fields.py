@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from batchgen.errors import UsageError
 from batchgen.jobs.browse import BUDGET_S
+from batchgen.jobs.experiments import standing_of
 from batchgen.jobs.profile import FEW, MOST_ROWS, TYPES, FieldProfile, Sampled, Spread, sampled
 from batchgen.web.shown import number, path
 from batchgen.web.view import View
@@ -41,11 +42,14 @@ async def fields(view: View, request: web.Request) -> web.StreamResponse:
     found = await view.scans.read(
         lambda store: sampled(store, name, step, rows, seed, BUDGET_S)
     )  # fmt: skip
+    standing = None if found.profile.rows else await view.pages.read(
+        lambda store: standing_of(store, found.experiment)
+    )  # fmt: skip
     kept = {"n": query.get("n"), "step": step}
     return view.frame.page(
         request, "fields.html", title=name, experiment=name, section="fields", found=found,
         profile=found.profile, rows=rows, most_rows=MOST_ROWS, most_seed=_MOST_SEED,
-        few=FEW, step=step,
+        few=FEW, step=step, standing=standing,
         fields=[_field(found, one) for one in found.profile.fields],
         types={name: view.frame.text(request)(f"type_{name}") for name in TYPES},
         another=path("e", name, "fields", **kept, seed=(seed + 1) % _MOST_SEED),

@@ -21,6 +21,7 @@ from batchgen.web.view import View
 
 MOST_CHARS, _MOST_OF_OTHERS = 64 << 10, 4000
 _MOST_DIGITS = 18
+_LATER_MS = 1000
 _DATA = re.compile(r"(data:[\w./+-]{1,80};base64,)([A-Za-z0-9+/=]{200,})")
 _KEPT = ("step", "state", "reason", "where", "q", "order")
 
@@ -79,7 +80,7 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
         function=found.function and shown_spec(found.function),
         former=[(one, one.parser and shown_spec(one.parser), _compared(found, one))
                 for one in found.former],
-        opened=request.query.get("attempt", ""),
+        ended=_ended(found), opened=request.query.get("attempt", ""),
         samples=[(one, _url(one.id, request.query, here=one.id == number))
                  for one in found.samples],
     )  # fmt: skip
@@ -171,6 +172,17 @@ def _place(found: ItemPage, query: Mapping[str, str]) -> _Place:
 def _url(number: int, query: Mapping[str, str], *, here: bool) -> str | None:
     return None if here else path("items", number, **{key: query[key] for key in (*_KEPT, "e")
                                                        if query.get(key)})  # fmt: skip
+
+
+def _ended(found: ItemPage) -> list[tuple[str, int]]:
+    """When it did: its answer may have been parsed later than it came."""
+    at_ms = found.item.finished_at
+    if at_ms is None:
+        return []
+    came = [one.attempt.finished_at for one in found.attempts if one.attempt.response is not None]
+    if came and at_ms - came[-1] >= _LATER_MS:
+        return [("answered_at", came[-1]), ("parsed_at", at_ms)]
+    return [("finished", at_ms)]
 
 
 def _value(found: ItemPage) -> Text | None:

@@ -66,7 +66,7 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         if standing.open
         else None,
         expected_usd=expected_usd(summary), notes=list(notes(status, view.commands)),
-        newest=rows_of(found, wanted),
+        alive=any(one.alive for one in status.workers), newest=rows_of(found, wanted),
         held={
             one.id: waits_for(one, status.at_ms) if one.alive else GONE for one in status.workers
         },

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from batchgen.display.items import prompt_parts
 from batchgen.errors import UsageError
+from batchgen.jobs.experiments import Standing, standing_of
 from batchgen.jobs.item_page import ItemPage, item_page
 from batchgen.jobs.review import STATES, edit_json
 from batchgen.jobs.review_queue import (
@@ -116,16 +117,18 @@ async def say(view: View, request: web.Request) -> web.StreamResponse:
 async def _beginning(view: View, request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
 
-    async def read(store: ReadStore) -> tuple[Target, ReviewCounts]:
+    async def read(store: ReadStore) -> tuple[Target, ReviewCounts, Standing]:
         target = await target_of(store, name)
-        return target, await counts_of(store, target)
+        standing = await standing_of(store, target.experiment)
+        return target, await counts_of(store, target), standing
 
-    target, counts = await view.pages.read(read)
+    target, counts, standing = await view.pages.read(read)
     return view.frame.page(
         request, "review_start.html", title=view.frame.text(request)("review_of", name=name),
         experiment=name, section="review", command=("review", "--experiment", name), name=name,
         word=_words(view, request),
-        target=target, counts=counts, rows=_ROWS, most_rows=MOST_ROWS, seed=randrange(_SEEDS),
+        target=target, counts=counts, standing=standing,
+        rows=_ROWS, most_rows=MOST_ROWS, seed=randrange(_SEEDS),
         states=[
             (state, getattr(counts, state), path("e", name, "review", state=state))
             for state in STATES

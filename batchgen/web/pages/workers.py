@@ -40,11 +40,12 @@ _ORDERS: Mapping[str, _Order] = {
 
 async def workers(view: View, request: web.Request) -> web.StreamResponse:
     rows = await view.pages.read(lambda store: store.workers())
+    counts = await view.pages.read(lambda store: store.counts())
     found = [WorkerStatus.of(row) for row in rows]
     at_ms = now_ms()
     return view.frame.page(
         request, "workers.html", title=view.frame.text(request)("workers"), section="workers",
-        command=("status",), at_ms=at_ms, found=found,
+        command=("status",), at_ms=at_ms, found=found, counts=counts,
         held={one.id: waits_for(one, at_ms) if one.alive else GONE for one in found},
         alive=[one for one in found if one.alive],
         commands={name: view.frame.command(name) for name in ("pause", "resume", "stop")}
