@@ -1,6 +1,7 @@
 """What was done over time, of an experiment or one of its steps."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -26,13 +27,21 @@ class SlowCall(Struct, frozen=True):
     row: PageRow
 
 
+class SlowCalls(NamedTuple):
+    """The slowest one first. Not `is_whole`: of minutes with very many there is only one each."""
+
+    calls: list[SlowCall]
+    is_whole: bool
+
+
 async def slowest_of(
     store: ReadStore, experiment_ids: Sequence[int], first_minute: int | None, limit: int
-) -> list[SlowCall]:
-    """The calls that took longest, the slowest one first: of each minute one at most."""
-    calls = await store.minutes.slowest(experiment_ids, first_minute, limit)
-    rows = {row.id: row for row in await store.pages.rows([one.item_id for one in calls])}
-    return [SlowCall(one, rows[one.item_id]) for one in calls if one.item_id in rows]
+) -> SlowCalls:
+    """The calls that took longest since a minute (None: the first that is known)."""
+    found = await store.minutes.slowest(experiment_ids, first_minute, limit)
+    rows = {row.id: row for row in await store.pages.rows([one.item_id for one in found.calls])}
+    calls = [SlowCall(one, rows[one.item_id]) for one in found.calls if one.item_id in rows]
+    return SlowCalls(calls, found.is_whole)
 
 
 async def history_of(

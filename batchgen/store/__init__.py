@@ -42,9 +42,9 @@ __all__ = [
     "PackedItems", "PageRow", "ParseWatch", "ParserCount", "Parsers", "Point", "ProviderBatch",
     "RandomRows", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "Reserved", "ResultRow",
     "ResultValue", "Review", "ReviewChange", "ReviewCounts", "ReviewFilter", "ReviewedItem",
-    "Reviews", "Sample", "Seat", "Selection", "Series", "ServerWant", "ShownAttempt", "Spent",
-    "StaleRow", "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Stretch",
-    "Trial", "Twin", "UnknownCall", "Verdict", "WorkerKind", "WorkerRow", "claim_of",
+    "Reviews", "Sample", "Seat", "Selection", "Series", "ServerWant", "ShownAttempt", "Slowest",
+    "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser",
+    "Stretch", "Trial", "Twin", "UnknownCall", "Verdict", "WorkerKind", "WorkerRow", "claim_of",
     "key_of_content", "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
     "open_store_if_there", "percentiles", "read_now", "read_store", "server_key", "server_keys",
     "start_of_bucket",
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         ResultValue,
         Sample,
         ShownAttempt,
+        Slowest,
         Stretch,
     )
     from batchgen.store.plan import Claim, Reserved, claim_of

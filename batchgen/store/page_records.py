@@ -130,6 +130,14 @@ class Call(Struct, frozen=True):
     reason: str | None
 
 
+class Slowest(Struct, frozen=True):
+    """The calls that took longest, the slowest one first. Not `is_whole`: of minutes with very many
+    calls there is only the slowest one."""
+
+    calls: list[Call]
+    is_whole: bool
+
+
 class AttemptText(Struct, frozen=True):
     """All that came back from a call for an item, as in `StoredAttempt`."""
 

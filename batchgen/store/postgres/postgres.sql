@@ -1641,15 +1641,29 @@ select minute / :every::bigint * :every::bigint as minute, sum(done) as done,
  where experiment_id = any(numbers(:experiment_ids)) and minute between :first and :last
  group by 1 order by 1;
 
--- name: slowest_calls
--- Of each minute the one that took longest, and of these the slowest.
+-- name: slowest_minutes
+-- The minutes with the slowest calls.
+select minute, slowest, slowest_ms from minutes
+ where experiment_id = any(numbers(:experiment_ids))
+   and minute >= :first and slowest is not null
+ order by slowest_ms desc, slowest limit :limit;
+
+-- name: calls_in_minutes
+-- Of all experiments; by the primary key.
+select m.minute, sum(m.calls)::bigint as calls
+  from experiments e
+  join lateral (select minute, calls from minutes_by_worker
+                 where experiment_id = e.id and minute = any(numbers(:minutes)) offset 0) m on true
+ group by m.minute;
+
+-- name: slowest_between
+-- The slowest of the calls with these numbers, which are looked at all.
 select a.seq, a.item_id, a.finished_at, a.latency_ms, a.outcome, a.reason
-  from (select slowest from minutes
-         where experiment_id = any(numbers(:experiment_ids))
-           and minute >= :first and slowest is not null
-         order by slowest_ms desc limit :limit) m
-  join lateral (select * from attempts where seq = m.slowest offset 0) a on true
- order by a.latency_ms desc, a.seq;
+  from attempts a join items i on i.id = a.item_id
+ where a.seq between :begin and :end and a.latency_ms is not null
+   and a.finished_at >= 60000 * :first
+   and i.experiment_id = any(numbers(:experiment_ids))
+ order by a.latency_ms desc, a.seq limit :limit;
 
 -- name: buckets_of_minutes
 select minute, latencies, lengths, reasons from minutes_by_worker

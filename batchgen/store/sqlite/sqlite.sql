@@ -1427,14 +1427,29 @@ select minute / :every * :every as minute, sum(done) as done, sum(failed) as fai
  where experiment_id in (select value from json_each(:experiment_ids))
    and minute between :first and :last group by 1 order by 1;
 
--- name: slowest_calls
--- Of each minute the one that took longest, and of these the slowest.
+-- name: slowest_minutes
+-- The minutes with the slowest calls.
+select minute, slowest, slowest_ms from minutes
+ where experiment_id in (select value from json_each(:experiment_ids))
+   and minute >= :first and slowest is not null
+ order by slowest_ms desc, slowest limit :limit;
+
+-- name: calls_in_minutes
+-- Of all experiments; by the primary key.
+select m.minute, sum(m.calls) as calls
+  from experiments e
+  cross join json_each(:minutes) chosen
+  cross join minutes m on m.experiment_id = e.id and m.minute = chosen.value
+ group by m.minute;
+
+-- name: slowest_between
+-- The slowest of the calls with these numbers, which are looked at all.
 select a.seq, a.item_id, a.finished_at, a.latency_ms, a.outcome, a.reason
-  from (select slowest from minutes
-         where experiment_id in (select value from json_each(:experiment_ids))
-           and minute >= :first and slowest is not null
-         order by slowest_ms desc limit :limit) m
-  cross join attempts a on a.seq = m.slowest order by a.latency_ms desc, a.seq;
+  from attempts a cross join items i on i.id = a.item_id
+ where a.seq between :begin and :end and a.latency_ms is not null
+   and a.finished_at >= 60000 * :first
+   and i.experiment_id in (select value from json_each(:experiment_ids))
+ order by a.latency_ms desc, a.seq limit :limit;
 
 -- name: buckets_of_minutes
 select minute, latencies, lengths, reasons from minutes

@@ -10,8 +10,9 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from batchgen.store.minutes import BEFORE, bucket_of
-from batchgen.store.page_records import Call
+from batchgen.store.page_records import Slowest
 from batchgen.store.transactions.rows import dicts_of, listed, rows_of
+from batchgen.store.transactions.slowest import slowest_calls
 
 if TYPE_CHECKING:
     from batchgen.store.database import Reads
@@ -103,14 +104,9 @@ class Minutes:
 
     async def slowest(
         self, experiment_ids: Sequence[int], first: int | None, limit: int
-    ) -> list[Call]:
-        """The calls that took longest since minute `first`, the slowest one first: of each minute
-        of an experiment one at most, and none from before minutes were kept."""
-        which = {
-            "experiment_ids": listed(experiment_ids), "first": max(BEFORE + 1, first or 0),
-            "limit": limit,
-        }  # fmt: skip
-        return await self._db.read(lambda db: list(rows_of(db, "slowest_calls", Call, which)))
+    ) -> Slowest:
+        """The calls that took longest since minute `first`; none from before minutes were kept."""
+        return await self._db.read(slowest_calls, experiment_ids, first, limit)
 
     def _series(
         self, db: "Transaction", experiment_ids: list[int], first: int | None, last: int | None,

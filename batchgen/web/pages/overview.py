@@ -27,7 +27,7 @@ from batchgen.web.pages.series import SPANS, first_minute, url_of_call
 from batchgen.web.shown import path
 from batchgen.web.view import View
 
-_NEWEST_ROWS, _SLOWEST_CALLS = 10, 5
+_NEWEST_ROWS = _SLOWEST_CALLS = 10
 
 
 async def experiments(view: View, request: web.Request) -> web.StreamResponse:
@@ -61,7 +61,8 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         status_=status, summary=summary, counts=summary.counts, standing=standing,
         span=span,
         slowest=[(one.call, line_of(one.row, found, url_of_call(one.row.id, one.call.seq)))
-                 for one in slowest],
+                 for one in slowest.calls],
+        is_each_minutes=not slowest.is_whole,
         left_s=left_s(replace(status, total=standing), status.items_per_s)
         if standing.open
         else None,
