@@ -23,7 +23,8 @@ _DEADLINE_S = 2.0
 class Side(Struct, frozen=True):
     """One of two that are compared: `attempt`, `result`, the row (`sample`) of this number, or its
     `edit`; which is, or was, one of item `item_id`. `value` is the text as JSON, where it is an
-    object or a list; `cut`: so many characters at the end of the text are left out."""
+    object or a list; `cut`: so many characters at the end of the text are left out. `parser` is the
+    spec of what has read a result."""
 
     kind: str
     number: int
@@ -31,6 +32,12 @@ class Side(Struct, frozen=True):
     text: str
     value: Any = None
     cut: int = 0
+    parser: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As `side_of` takes it."""
+        return f"{self.kind[0]}{self.number}"
 
 
 class Compared(Struct, frozen=True):
@@ -48,7 +55,7 @@ async def side_of(store: ReadStore, name: str) -> Side:
     kind, digits = name[:1], name[1:]
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
         raise UsageError(f"{name[:60]!r} is nothing to compare: write a12, r7, s5 or e5.")
-    number = int(digits)
+    number, parser = int(digits), None
     found: tuple[int, str | None] | None = None
     match kind:
         case "a":
@@ -58,6 +65,7 @@ async def side_of(store: ReadStore, name: str) -> Side:
         case "r":
             if (result := await store.pages.result(number)) is not None:
                 found = result.item_id, _shown(result.parsed, result.response)
+                parser = result.parser
         case "e":
             review = (await store.reviews.of_items([number])).get(number)
             if review is not None and review.edited is not None:
@@ -70,7 +78,8 @@ async def side_of(store: ReadStore, name: str) -> Side:
         raise UsageError(f"there is no {names.get(kind, 'such thing')} {number}.")
     item_id, whole = found
     text = (whole or "")[:MOST_CHARS]
-    return Side(names[kind], number, item_id, text, _value(whole), len(whole or "") - len(text))
+    cut = len(whole or "") - len(text)
+    return Side(names[kind], number, item_id, text, _value(whole), cut, parser)
 
 
 def compared(old: Side, new: Side) -> Compared:

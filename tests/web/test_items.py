@@ -345,8 +345,23 @@ async def test_values_of_two_parsers_are_compared(labelled: Project) -> None:
         assert page.text.count('<td class="mono">json</td>') == 1
         answer = await viewer.get(link(page, ">Compare"))
         assert answer.status == 200
+        assert "<h1>Item id-3, compared</h1>" in answer.text
         for words in ("before, by json", "what it has now"):
-            assert words in answer.text
+            assert f">{words}</option>" in answer.text
+        assert viewer.said == []
+
+
+async def test_what_is_of_another_row_is_compared_under_its_name(labelled: Project) -> None:
+    number = "select seq from results where item_id = 10"
+    [(seq,)] = labelled.query(number)
+    async with viewing(labelled) as viewer:
+        answer = await viewer.get(f"/items/9/diff?a=r{seq}&b=s9")
+        assert "<h1>Items id-9 and id-8, compared</h1>" in answer.text
+        for words in ("id-9: value by json", "id-8: what it has now"):
+            assert f">{words}</th>" in answer.text
+            assert f" selected>{words}</option>" in answer.text
+        answer = await viewer.get("/items/9/diff?a=s10&b=s10")
+        assert "<h1>Item id-9, compared</h1>" in answer.text
         assert viewer.said == []
 
 
