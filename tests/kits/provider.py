@@ -1,7 +1,7 @@
 """A provider of batches that replies as a test tells it, as no good one would."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Asked(NamedTuple):
     method: str
     path: str
     query: dict[str, str]
-    headers: dict[str, str]
+    headers: Mapping[str, str]  # by names in any capitals
     body: Any
 
 
@@ -48,9 +48,7 @@ class Provider:
         path = request.path.removeprefix("/v1")
         raw = b"" if request.content_type.startswith("multipart/") else await request.read()
         body = json.loads(raw) if raw else None
-        self.asked.append(
-            Asked(request.method, path, dict(request.query), dict(request.headers), body)
-        )
+        self.asked.append(Asked(request.method, path, dict(request.query), request.headers, body))
         answer = self.answers.get(f"{request.method} {path}")
         return web.Response(status=404) if answer is None else await answer(request)
 

@@ -42,15 +42,12 @@ class LineSplitter:
         self._add(rest)
         return lines
 
-    def end(self) -> bytes:
-        """What comes after the last line's end: a line, if its end is missing, or nothing."""
-        return self._whole()
-
     def _add(self, part: bytes) -> None:
+        was_too_long = self._size > self._most_bytes
         self._size += len(part)
         if self._size <= self._most_bytes:
             self._begun.append(part)
-        elif len(self._begun) != 1 or len(self._begun[0]) > _BEGINNING_BYTES:
+        elif not was_too_long:
             self._begun = [(b"".join(self._begun) + part)[:_BEGINNING_BYTES]]
 
     def _whole(self) -> bytes:
@@ -121,7 +118,7 @@ class LineReader:
 
     def _said(self, error: Any) -> tuple[str, str]:
         """What an error is called, and what it says."""
-        error = error if isinstance(error, dict) else {"message": error}
+        error = error if isinstance(error, dict) else {"message": error or ""}
         names = (text_or_none(error.get(name)) for name in ("code", "type"))
         code = next(filter(None, names), "no_reply")
         message = error.get("message")
