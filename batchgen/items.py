@@ -226,13 +226,14 @@ class Item(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens as the server counted them; None where it did not say. Prompt tokens include cached
-    tokens, completion tokens include reasoning tokens."""
+    """Tokens as the server counted them, and at which of its service tiers; None where it did not
+    say. Prompt tokens include cached tokens, completion tokens include reasoning tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    service_tier: str | None = None
 
 
 class Reply(Struct, frozen=True):

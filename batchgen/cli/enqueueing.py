@@ -330,8 +330,15 @@ def _estimate_line(found: DryRun) -> str:
         line += f", {round(found.completion_tokens):,} out ({how})"
     if found.cost_usd is not None:
         note = f" ({found.cost_note})" if found.cost_note else ""
-        return f"{line}: ${found.cost_usd:,.4f}{note}"
+        return f"{line}: ${found.cost_usd:,.4f}{note}{_in_batches(found)}"
     why = "max_tokens is not set" if found.completion_tokens is None else (
         "the price is not known; see model.price"
     )  # fmt: skip
     return f"{line}; no cost, as {why}"
+
+
+def _in_batches(found: DryRun) -> str:
+    """What the same costs there, if anything, in a line of its own."""
+    if not found.cost_usd or found.batch_cost_usd is None:
+        return ""
+    return f"\nIn batches (work --batch), if the server takes them: ${found.batch_cost_usd:,.4f}"

@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
 
-from batchgen.config.price import Price
 from batchgen.parameters import ENDPOINT_PATHS, LARGEST_MAX_TOKENS, OPENAI, OTHERS, VENDORS
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
-_MAX_USD_PER_MTOK = 1e6
 # Patterns as text: `re` compiles one when it is used, and most are not.
 _VARIABLE = r"(?a:\$(?:(\w+)|\{(\w+)\}))"
 _CONNECTION_WORDS = r"\s*(?:host|hostaddr|port|dbname|user|password|service) ?="  # as psql takes
@@ -155,23 +153,6 @@ def _check_extra_body(value: Any, context: ValueContext) -> Any:
         except ValueError as exc:
             raise ValueError(f"n {exc}") from None
     return _as_json(value)
-
-
-_PRICES = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok")
-
-
-def _check_price(value: Any, _: ValueContext) -> Price:
-    if not isinstance(value, dict):
-        raise ValueError
-    for name, price in value.items():
-        if name not in _PRICES:
-            raise ValueError(f"{shown_key(name)} is unknown; there are {', '.join(_PRICES)}")
-        if type(price) not in (int, float) or not 0 <= price <= _MAX_USD_PER_MTOK:
-            raise ValueError(f"{name} must be a number >= 0, not {shown_value(price)}")
-    if missing := [name for name in _PRICES[:2] if name not in value]:
-        raise ValueError(f"{missing[0]} is missing")
-    in_usd, out_usd = float(value[_PRICES[0]]), float(value[_PRICES[1]])
-    return Price(in_usd, out_usd, float(value.get(_PRICES[2], in_usd)))
 
 
 def _is_stop(value: Any) -> bool:
@@ -356,7 +337,6 @@ POSITIVE = _integer("an integer >= 1", 1)
 BATCH_REQUESTS = _integer("an integer from 1 to 50000", 1, 50_000)  # what OpenAI takes in a file
 BATCH_MB = _integer("an integer from 1 to 1000", 1, 1000)
 MAX_TOKENS = _integer(f"an integer from 1 to {LARGEST_MAX_TOKENS}", 1, LARGEST_MAX_TOKENS)
-PRICE = or_null(Kind("a mapping", _check_price))
 SECONDS = _number(f"a number > 0 and <= {_MAX_SECONDS}", 0, _MAX_SECONDS)
 _MAPPING = _json("a mapping", dict)
 _LIST = _json("a list", list, tuple)

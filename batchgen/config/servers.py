@@ -11,7 +11,6 @@ from batchgen.config.kinds import (
     BASE_URL,
     CONCURRENCY,
     COUNT,
-    PRICE,
     Kind,
     NestedError,
     ValueContext,
@@ -21,7 +20,7 @@ from batchgen.config.kinds import (
     shown_value,
     url_variables,
 )
-from batchgen.config.price import Price
+from batchgen.config.price import PRICE, Price
 from batchgen.config.sent import HEADERS, QUERY, SentValues, with_query_of
 
 _SECRETS = frozenset({"api_key", "headers", "query", "url_variables"})

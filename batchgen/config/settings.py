@@ -22,7 +22,6 @@ from batchgen.config.kinds import (
     PATH,
     PATH_OR_NULL,
     POSITIVE,
-    PRICE,
     PROVIDER,
     RATE_LIMIT,
     SECONDS,
@@ -33,6 +32,7 @@ from batchgen.config.kinds import (
     or_null,
     shown_key,
 )
+from batchgen.config.price import PRICE
 from batchgen.config.sent import HEADERS, QUERY
 from batchgen.config.servers import SERVERS
 from batchgen.config.values import Config
@@ -127,7 +127,8 @@ _TABLE = {
     "model.price": (
         PRICE,
         "US dollars for a million tokens, where the public prices do not hold: "
-        "`{input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok}`",
+        "`{input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok, batch}`; `batch` is "
+        "the same of provider batches, half by default; see [prices](running.md#prices)",
     ),
     "model.servers": (
         SERVERS,

@@ -1,9 +1,10 @@
-"""The tokens that a call used, as the server counted them. Pure."""
+"""The tokens that a call used, as the server counted them, and for which service. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from batchgen.items import Usage
+from batchgen.text.foreign_json import text_or_none
 
 # What no server can mean: a number beyond it is taken for one that was not said, as a sum of such
 # would not fit where it is kept.
@@ -20,6 +21,7 @@ def usage_of(body: Any) -> Usage:
         _count(_either(usage, "completion_tokens", "output_tokens")),
         _part(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
         _part(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+        text_or_none(body.get("service_tier") or usage.get("service_tier")),
     )
 
 

@@ -15,7 +15,7 @@ from batchgen.jobs.configured_servers import estimate_note
 from batchgen.jobs.enqueue import next_chunk, refuse_recipe
 from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
-from batchgen.jobs.recipe_choice import tokens_of_an_answer
+from batchgen.jobs.recipe_choice import times, tokens_of_an_answer
 from batchgen.jobs.rehearsal import rehearsing
 from batchgen.jobs.show import ShownPrompt
 from batchgen.llm.prices import Estimate, Prices
@@ -31,12 +31,13 @@ class DryRun(Struct, frozen=True):
     """`enqueued` counts what was read, and what would be new or asked anew: the `calls`, together
     with those of the rows that are `waiting` already.
     `first_prompt` is that of the first item, None in an empty pool. The tokens and the cost
-    (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
-    experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
-    cost at a price that is only that of the model's name. `steps`: what each of them would cost,
-    if there are some; the others are sums then. `made` rows of steps follow what is done already,
-    by the names of the steps. What was gathered before becomes stale, if that `outdates_gathered`.
-    With `asks_fewer`, some of the rows that are asked anew may be none that the new rules make.
+    (None: not known) are of the calls, and `batch_cost_usd` is their cost in provider batches;
+    `is_measured`: an answer is taken to be as long as the experiment's were so far, and else as
+    long as it can be. `cost_note`: what is to be said of a cost at a price that is only that of the
+    model's name. `steps`: what each of them would cost, if there are some; the others are sums
+    then. `made` rows of steps follow what is done already, by the names of the steps. What was
+    gathered before becomes stale, if that `outdates_gathered`. With `asks_fewer`, some of the rows
+    that are asked anew may be none that the new rules make.
     """
 
     enqueued: Enqueued
@@ -45,6 +46,7 @@ class DryRun(Struct, frozen=True):
     completion_tokens: float | None
     cost_usd: float | None
     is_measured: bool
+    batch_cost_usd: float | None = None
     cost_note: str | None = None
     steps: "tuple[StepCost, ...]" = ()
     made: Mapping[str, int] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class DryRun(Struct, frozen=True):
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "cost_usd": self.cost_usd,
+            "batch_cost_usd": self.batch_cost_usd,
             "is_measured": self.is_measured,
             **({"cost_note": self.cost_note} if self.cost_note else {}),
             **({"steps": [step.to_json() for step in self.steps]} if self.steps else {}),
@@ -256,19 +259,24 @@ def _result_of_steps(
     costs = steps.costs(
         new, there.anew, there.made, there.waiting_by_step, unmade_from=there.unmade_from
     )
-    outs = [one.completion_tokens for one in costs]
-    prices = [one.cost_usd for one in costs]
     return DryRun(
         progress,
         estimated.first_prompt,
         sum(one.prompt_tokens for one in costs),
-        None if None in outs else sum(filter(None, outs)),
-        None if None in prices else sum(filter(None, prices)),
+        _sum(one.completion_tokens for one in costs),
+        _sum(one.cost_usd for one in costs),
         all(one.is_measured or one.runs_code for one in costs),
+        _sum(one.batch_cost_usd for one in costs),
         steps=costs,
         made=there.made,
         waiting=there.waiting,
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None: one of them is not known."""
+    known = list(values)
+    return None if None in known else sum(filter(None, known))
 
 
 def _result(
@@ -277,15 +285,15 @@ def _result(
     """The estimate is of all that was read; the calls are like the average of these."""
     found, read = estimated.estimate, progress.read * progress.samples
     share = (progress.new + progress.asked_anew + waiting) / read if read else 0
-    out, cost_usd = found.completion_tokens, found.cost_usd
     return DryRun(
         progress,
         estimated.first_prompt,
         round(found.prompt_tokens * share),
-        None if out is None else out * share,
-        None if cost_usd is None else cost_usd * share,
+        times(share, found.completion_tokens),
+        times(share, found.cost_usd),
         found.is_measured,
-        prices.estimate_note(model) if cost_usd else None,
+        times(share, found.batch_cost_usd),
+        prices.estimate_note(model) if found.cost_usd else None,
         waiting=waiting,
     )
 

@@ -61,10 +61,15 @@ def tokens_of_a_call(counts: Counts) -> CallTokens | None:
     return CallTokens(counts.prompt_tokens / calls, counts.completion_tokens / calls)
 
 
-def cost_of_a_call(counts: Counts, prices: Prices, model: str) -> float | None:
-    """The same in money, at the present price of the model; None: nobody knows."""
-    used, price = tokens_of_a_call(counts), prices.of(model)
+def cost_of_a_call(counts: Counts, prices: Prices) -> float | None:
+    """The same in money, at the present price of what the config asks for; None: nobody knows."""
+    used, price = tokens_of_a_call(counts), prices.of_section
     return None if used is None or price is None else price.cost_of_tokens(*used)
+
+
+def times(n: float, each: float | None) -> float | None:
+    """Of `n` such; None: not known."""
+    return None if each is None else each * n
 
 
 def other_recipe_error(

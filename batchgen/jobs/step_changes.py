@@ -319,7 +319,7 @@ def _cost_of(
         calls += n
         if n and step.model is not None:
             its = counts.get(ids.get(step.name, 0), Counts())
-            each_usd = cost_of_a_call(its, Prices(step.model), step.model.model)
+            each_usd = cost_of_a_call(its, Prices(step.model))
             cost_usd += n * (each_usd or 0.0)
     said = _calls_text(calls, way, plan)
     if cost_usd:

@@ -13,6 +13,7 @@ from batchgen.items import ItemInput
 from batchgen.jobs.chain import ConfiguredChain
 from batchgen.jobs.recipe_choice import (
     cost_of_a_call,
+    times,
     tokens_of_a_call,
     tokens_of_an_answer,
 )
@@ -23,10 +24,11 @@ from batchgen.text.json_text import dump_json
 
 
 class StepCost(Struct, frozen=True):
-    """Of one step: its `calls`, and what they use; None: not known. With `is_measured` a call is
-    taken to use what its calls did so far, and else an answer to be as long as it can be. The
-    number of calls is `at least` so many where a list decides it, `at most` where a condition does,
-    and `about` where both do, or by what there were before. A function makes none."""
+    """Of one step: its `calls`, and what they use; None: not known. `batch_cost_usd` is what they
+    cost in provider batches. With `is_measured` a call is taken to use what its calls did so far,
+    and else an answer to be as long as it can be. The number of calls is `at least` so many where a
+    list decides it, `at most` where a condition does, and `about` where both do, or by what there
+    were before. A function makes none."""
 
     step: str
     calls: int
@@ -36,6 +38,7 @@ class StepCost(Struct, frozen=True):
     cost_usd: float | None
     is_measured: bool
     runs_code: bool = False
+    batch_cost_usd: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = to_builtins(self)
@@ -132,7 +135,8 @@ class _Step:
             self.answer_tokens = tokens or ENDPOINTS[model.endpoint].most_tokens(body) or 0
             self._estimate = Estimate(prices, tokens)
             self._used = tokens_of_a_call(counts)
-            self._used_usd = cost_of_a_call(counts, prices, model.model)
+            self._used_usd = cost_of_a_call(counts, prices)
+            self._used_usd_in_batches = cost_of_a_call(counts, prices.in_batches)
         else:
             self.answer_tokens = 0
 
@@ -175,20 +179,20 @@ class _Step:
         its_own = self._bound if begun or self.gathers else ""
         bound = _bound_of_both(its_own, others_bound) if calls else ""
         if self.runs_code:
-            return StepCost(self.name, 0, "", 0, 0, 0.0, False, runs_code=True)
+            return StepCost(self.name, 0, "", 0, 0, 0.0, False, True, 0.0)
         if self._used is not None:
-            used_usd = None if self._used_usd is None else self._used_usd * calls
             return StepCost(
                 self.name, calls, bound, round(self._used.prompt * calls),
-                self._used.completion * calls, used_usd, is_measured=True,
+                self._used.completion * calls, times(calls, self._used_usd), is_measured=True,
+                batch_cost_usd=times(calls, self._used_usd_in_batches),
             )  # fmt: skip
         share = calls / items if items else 0.0
         found = self._estimate
-        out, cost_usd = found.completion_tokens, found.cost_usd
         return StepCost(
             self.name, calls, bound,
             round(found.prompt_tokens * share),
-            None if out is None else out * share,
-            None if cost_usd is None else cost_usd * share,
+            times(share, found.completion_tokens),
+            times(share, found.cost_usd),
             found.is_measured,
+            batch_cost_usd=times(share, found.batch_cost_usd),
         )  # fmt: skip

@@ -15,4 +15,5 @@ announcements   what a server announces in headers: waits and limits
 rejections      finds the parameter that a server says it rejects
 decide          what follows: done, try again and when, failed, or halt
 prices          what calls cost, and the most that they can cost
+public_prices   what vendors charge, by the list of the genai-prices package
 """

@@ -2,14 +2,17 @@
 
 The vendor is found by `model.base_url`, the model by the name in the request. Behind a proxy, whose
 URL tells no vendor, the price is that of the vendor whose model has this name: an estimate, which
-is said. Other models of a server of one's own have no price unless the config states it. The list
-is that of the genai-prices package.
+is said. Other models of a server of one's own have no price unless the config states it.
+
+What the config states holds for whatever is asked of the server. A public price is that of the
+service tier that the server says it has served the call at or, where it says none, of the one that
+was asked for; a tier whose price is not known has none.
 """
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property
 from threading import Thread
 from typing import Any
 
@@ -19,32 +22,46 @@ from batchgen.config import ModelConfig, Price
 from batchgen.endpoints import Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Usage
+from batchgen.llm.public_prices import BATCH, at_tier, price_by_name, public_price
 
 # The most that vendors count for an image or a file.
 _ATTACHMENT_TOKENS = 100_000
 _BYTES_PER_TOKEN = 4  # of English; other languages are nearer to 3
+# What leaves the tier to the server, and what vendors call the one that it takes by itself.
+_ANY_TIER = "auto"
+_STANDARD_TIERS = frozenset({_ANY_TIER, "default", "standard", "standard_only", "on_demand"})
+_SAME_TIERS = {"fast": "priority"}  # OpenAI takes both, and says the second
 
 
 class WorstCase(Struct, frozen=True):
-    """The most that a call can use and cost; `cost_usd` is None where the price is not known."""
+    """The most that a call can use and cost, and how much of that its answer can; in dollars None
+    where the price is not known."""
 
     tokens: int
     cost_usd: float | None
+    answer_usd: float | None
 
 
 class Prices:
     """The prices of one server in a run; `others` are those of models that steps ask it for beside
     that of the config (None: the public one). The list is read when it is first needed, which takes
-    some tenths of a second."""
+    some tenths of a second. With `in_batches` they are those of provider batches."""
 
-    def __init__(self, model: ModelConfig, others: Mapping[str, Price | None] = {}) -> None:
-        self._model = model.model
-        self._own = model.price
+    def __init__(
+        self, model: ModelConfig, others: Mapping[str, Price | None] = {}, *,
+        in_batches: bool = False,
+    ) -> None:  # fmt: skip
+        self._section = model
         self._others = others
+        self._is_of_batches = in_batches
         self._place = model.place.partition(".servers")[0]
-        self._base_url = model.base_url
-        self._shown_base_url = model.shown_base_url
-        self._known: dict[str, Price | None] = {}
+        self._known: dict[tuple[str, str | None], Price | None] = {}
+
+    @cached_property
+    def in_batches(self) -> "Prices":
+        """The same for what is sent in provider batches, where the tier of a call does not count.
+        A price of the config is half there unless it has one for batches."""
+        return Prices(self._section, self._others, in_batches=True)
 
     def read_beside(self) -> None:
         """Read the list in a thread, so that it is there when the first answer comes and has not
@@ -52,48 +69,87 @@ class Prices:
 
         def read() -> None:
             with suppress(Exception):  # it is met where a price is asked for
-                self.of(self._model)
+                self.of(self._section.model)
 
         Thread(target=read, name="batchgen-prices", daemon=True).start()
 
-    def of(self, model: str) -> Price | None:
-        """The price of a model; None when it is not known."""
-        if model not in self._known:
-            self._known[model] = self._price_of(model)
-        return self._known[model]
+    def of(self, model: str, tier: str | None = None) -> Price | None:
+        """The price of a model, at a service tier of the server (None: its standard one); None when
+        it is not known."""
+        tier = None if self._is_of_batches else _known_tier(tier)
+        if (model, tier) not in self._known:
+            self._known[model, tier] = self._price_of(model, tier)
+        return self._known[model, tier]
 
-    def _price_of(self, model: str) -> Price | None:
-        public = self._own_of(model) or _public_price(model, self._base_url)
-        return public or _price_by_name(model)
+    def of_request(self, body: Mapping[str, Any]) -> Price | None:
+        """The price of what a request asks for."""
+        return self.of(str(body["model"]), _asked_tier(body))
+
+    @property
+    def of_section(self) -> Price | None:
+        """The price of what the section of the config asks for."""
+        return self.of_request({"model": self._section.model, **self._section.params})
+
+    def _price_of(self, model: str, tier: str | None) -> Price | None:
+        if own := self._own_of(model):
+            return own.in_batches if self._is_of_batches else own
+        way = BATCH if self._is_of_batches else None if tier is None else at_tier(tier)
+        if public_price(model, self._section.base_url) is None:
+            return price_by_name(model, way)
+        return public_price(model, self._section.base_url, way)
 
     def _own_of(self, model: str) -> Price | None:
         """As the config has it."""
-        return self._others.get(model, self._own)
+        return self._others.get(model, self._section.price)
 
     def estimate_note(self, model: str) -> str | None:
         """What is to be said of costs that are an estimate, as the price is only that of the
         model's name; None: the price is the server's, or there is none."""
-        own = self._own_of(model)
-        if own or _public_price(model, self._base_url) or not _price_by_name(model):
+        public = public_price(model, self._section.base_url)
+        if self._own_of(model) or public or not price_by_name(model):
             return None
         return (
-            f"costs are estimates: the price of {model} at {self._shown_base_url} is not known, so "
-            "its maker's public one is taken. To be exact, set model.price"
+            f"costs are estimates: the price of {model} at {self._section.shown_base_url} is not "
+            "known, so its maker's public one is taken. To be exact, set model.price"
         )
 
-    def cost_usd(self, model: str, usage: Usage) -> float | None:
-        """What a call cost; None when the price is not known or the server did not count tokens."""
+    def tier_note(self, body: Mapping[str, Any], usage: Usage) -> str | None:
+        """What is to be said of the tier that a call was served at: another one than was asked for,
+        or one whose price is not known; None: nothing."""
+        asked, served = _known_tier(_asked_tier(body)), _known_tier(_tier_of(body, usage))
+        model = str(body["model"])
+        if asked is served is None or self._is_of_batches or self._own_of(model):
+            return None
+        if self.of(model, served) is None:
+            if self.of(model) is None:  # nor has it any other price
+                return None
+            return (
+                f"calls of {model} are served at {_at(served)}, whose price is not known: they "
+                "count no cost, and under a budget the most that was reserved for each. Set "
+                f"{self._place}.price"
+            )
+        if asked == served:
+            return None
+        return (
+            f"calls of {model} that asked for {_at(asked)} were served at {_at(served)}, and cost "
+            "what that costs"
+        )
+
+    def cost_usd(self, body: Mapping[str, Any], usage: Usage) -> float | None:
+        """What the call of a request cost; None when the price is not known or the server did not
+        count tokens."""
         if usage.prompt_tokens is None and usage.completion_tokens is None:
             return None
-        price = self.of(model)
+        price = self.of(str(body["model"]), _tier_of(body, usage))
         return None if price is None else price.cost_usd(usage)
 
     def worst_case(
         self, body: Mapping[str, Any], endpoint: Endpoint, *, needs_cost: bool = True
     ) -> WorstCase:
-        """The most that a request can cost: a token is at least a byte, and the answer has at most
-        `max_tokens`. Raises ConfigError when that is not set, or, with `needs_cost`, when the price
-        is not known."""
+        """The most that a request can cost: a token is at least a byte, the answer has at most
+        `max_tokens`, and a server may serve it at the standard tier instead of the one that was
+        asked for. Raises ConfigError when `max_tokens` is not set, or, with `needs_cost`, when the
+        price is not known."""
         completion = endpoint.most_tokens(body)
         if completion is None:
             raise ConfigError(
@@ -102,21 +158,37 @@ class Prices:
             )
         prompt = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
         prompt += _ATTACHMENT_TOKENS * _attachments(endpoint, body)
-        price = self.of(str(body["model"]))
-        if price is None and needs_cost:
-            raise ConfigError(
-                f"{self._place}.price: the price of {body['model']!r} at {self._shown_base_url} is "
-                f"not known; a budget in dollars needs it. Set {self._place}.price: "
-                "{input_usd_per_mtok: ..., output_usd_per_mtok: ...}"
-            )
-        cost_usd = None if price is None else price.cost_usd(Usage(prompt, completion))
-        return WorstCase(prompt + completion, cost_usd)
+        asked, standard = self.of_request(body), self.of(str(body["model"]))
+        if asked is None or standard is None:
+            if needs_cost:
+                raise ConfigError(self._price_missing(body))
+            return WorstCase(prompt + completion, None, None)
+        cost_usd, price = max(
+            ((one.most_usd(prompt, completion), one) for one in (asked, standard)),
+            key=lambda found: found[0],
+        )
+        answer_usd = cost_usd - price.most_usd(prompt, 0)
+        return WorstCase(prompt + completion, cost_usd, answer_usd)
+
+    def _price_missing(self, body: Mapping[str, Any]) -> str:
+        key, where = f"{self._place}.price", ""
+        example = "input_usd_per_mtok: ..., output_usd_per_mtok: ..."
+        if self._is_of_batches:
+            key, where = f"{key}.batch", " in batches"
+            example = f"{example}, batch: {{{example}}}"
+        elif tier := _known_tier(_asked_tier(body)):
+            where = f" with service_tier {tier!r}"
+        return (
+            f"{key}: the price of {body['model']!r}{where} at {self._section.shown_base_url} is "
+            f"not known; a budget in dollars needs it. Set {self._place}.price: {{{example}}}"
+        )
 
 
 class Estimate:
     """What a pool would cost, as far as it can be estimated: a token of a prompt is about four
     bytes, and an answer has as many tokens as earlier ones (`completion_tokens` on average) or,
-    where there are none, at most `max_tokens`. Each item is asked `samples` times."""
+    where there are none, at most `max_tokens`. Each item is asked `samples` times.
+    `batch_cost_usd` is what it would cost in provider batches."""
 
     def __init__(self, prices: Prices, completion_tokens: float | None, samples: int = 1) -> None:
         self._prices = prices
@@ -126,6 +198,7 @@ class Estimate:
         self.prompt_tokens = 0
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
+        self.batch_cost_usd: float | None = 0.0
 
     def add(self, body: Mapping[str, Any], endpoint: Endpoint, more_tokens: int = 0) -> int:
         """Count one more item, by its request, whose prompt has `more_tokens` than are there; the
@@ -136,17 +209,25 @@ class Estimate:
         prompt = sum(map(len, texts)) // _BYTES_PER_TOKEN + more_tokens
         most = endpoint.most_tokens(body)
         completion = self._completion_tokens if self._completion_tokens and most != 0 else most
-        price = self._prices.of(str(body["model"]))
         self.prompt_tokens += prompt * self._samples
         if completion is None or self.completion_tokens is None:
-            self.completion_tokens = self.cost_usd = None
+            self.completion_tokens = self.cost_usd = self.batch_cost_usd = None
             return prompt
         self.completion_tokens += completion * self._samples
-        if price is None or self.cost_usd is None:
-            self.cost_usd = None
-        else:
-            self.cost_usd += price.cost_usd(Usage(prompt, round(completion))) * self._samples
+        used = Usage(prompt, round(completion))
+        self.cost_usd = self._added(self.cost_usd, self._prices, body, used)
+        self.batch_cost_usd = self._added(
+            self.batch_cost_usd, self._prices.in_batches, body, used
+        )  # fmt: skip
         return prompt
+
+    def _added(
+        self, cost_usd: float | None, prices: Prices, body: Mapping[str, Any], used: Usage
+    ) -> float | None:
+        price = prices.of_request(body)
+        if price is None or cost_usd is None:
+            return None
+        return cost_usd + price.cost_usd(used) * self._samples
 
 
 # Parameters whose tokens are counted with those of the prompt.
@@ -160,50 +241,25 @@ def _attachments(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
     return sum(not isinstance(part, dict) or part.get("type") not in _TEXTS for part in parts)
 
 
-# Makers of models that are had from a vendor only, as proxies write them before a name. A model
-# with open weights costs on a server of one's own what the server costs.
-_MAKERS = ("openai", "azure", "anthropic", "google", "gemini", "x-ai", "xai")
-_OPEN_WEIGHTS = ("gpt-oss", "gemma")
+def _tier_of(body: Mapping[str, Any], usage: Usage) -> str | None:
+    """The tier of a call: that of its answer, where it says one."""
+    served = usage.service_tier
+    return _asked_tier(body) if served in (None, _ANY_TIER) else served
 
 
-def _price_by_name(model: str) -> Price | None:
-    maker, _, name = model.rpartition("/")
-    name = name if maker.lower() in ("", *_MAKERS) else model
-    return None if name.lower().startswith(_OPEN_WEIGHTS) else _public_price(name, None)
+def _asked_tier(body: Mapping[str, Any]) -> str | None:
+    """As a request or the params of a recipe have it."""
+    extra = body.get("extra_body")
+    asked = (extra if isinstance(extra, Mapping) else {}).get("service_tier")
+    asked = asked or body.get("service_tier")
+    return asked if isinstance(asked, str) else None
 
 
-@lru_cache(maxsize=1000)
-def _public_price(model: str, base_url: str | None) -> Price | None:
-    from genai_prices import Usage as OneMillion
-    from genai_prices import calc_price
-
-    try:
-        found = calc_price(
-            OneMillion(input_tokens=1, output_tokens=1),
-            model_ref=model,
-            provider_api_url=base_url,
-        ).model_price
-    except LookupError:
-        return None
-    starts = {
-        tier.start
-        for rate in (found.input_mtok, found.cache_read_mtok, found.output_mtok)
-        for tier in getattr(rate, "tiers", ())
-    }
-    price = _price_from(found, max(starts, default=0), None)
-    for start in sorted(starts, reverse=True):
-        lower = max((other for other in starts if other < start), default=0)
-        price = _price_from(found, lower, (start, price))
-    return price
+def _known_tier(tier: str | None) -> str | None:
+    """As prices are known by it; None: the standard one."""
+    tier = (tier or _ANY_TIER).strip().lower()
+    return None if tier in _STANDARD_TIERS else _SAME_TIERS.get(tier, tier)
 
 
-def _price_from(found: Any, start: int, larger: tuple[int, Price] | None) -> Price:
-    """The price of requests with `start` input tokens or more."""
-
-    def rate(mtok: Any) -> float:
-        prices = [getattr(mtok, "base", mtok)]
-        prices += [tier.price for tier in getattr(mtok, "tiers", ()) if tier.start <= start]
-        return float(prices[-1] or 0)
-
-    cached = found.input_mtok if found.cache_read_mtok is None else found.cache_read_mtok
-    return Price(rate(found.input_mtok), rate(found.output_mtok), rate(cached), larger)
+def _at(tier: str | None) -> str:
+    return f"service_tier {tier}" if tier else "the standard service_tier"

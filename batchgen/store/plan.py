@@ -35,7 +35,7 @@ from batchgen.items import (
 from batchgen.store.chain import Steps, made_of_item
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan_rows import Row, attempt_row, result_row
-from batchgen.store.returned import may_have_cost_all, used_tokens
+from batchgen.store.returned import may_have_cost_all, times_used, used_tokens
 from batchgen.store.values import Spent
 
 if TYPE_CHECKING:
@@ -146,16 +146,18 @@ class Plan(Struct):
         self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved,
         server_id: int | None = None,
     ) -> int:  # fmt: skip
-        """Its sequence number; `server_id` was asked. What nobody saw the end of is booked with
-        what was reserved; one that used more than was asked for tells what is to be reserved from
-        now on."""
+        """Its sequence number; `server_id` was asked. What nobody saw the end of, or whose price
+        nobody knows, is booked with what was reserved; one that used or cost more than was asked
+        for tells what is to be reserved from now on."""
         unknown_tokens = 0
+        if reserved.asked:
+            times = times_used(attempt, reserved.asked, reserved.most)
+            self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         if may_have_cost_all(attempt) and reserved.most != Spent():
             attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
             unknown_tokens = reserved.most.tokens
-        if reserved.asked:
-            times = used_tokens(attempt, 0) / reserved.asked
-            self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
+        elif attempt.cost_usd is None and reserved.most.cost_usd and used_tokens(attempt, 0):
+            attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
         self.attempt_seq += 1
         self.attempts.append(
             attempt_row(self.attempt_seq, worker_id, item.item_id, item.epoch, attempt, server_id)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from batchgen.items import Attempt, Outcome, Reason
 from batchgen.limits import Returned
 from batchgen.store.server_wants import ServerWant
+from batchgen.store.values import Spent
 
 
 def returned_of(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
@@ -26,6 +27,14 @@ def used_tokens(attempt: Attempt, reserved: int) -> int:
     if may_have_cost_all(attempt):
         return reserved
     return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
+
+
+def times_used(attempt: Attempt, asked: int, most: Spent) -> float:
+    """How many times as much as was asked for a call has used or cost, as a server may write more,
+    or serve it at another price; `asked` are tokens, and `most` is what was held back for it."""
+    asked_usd = most.cost_usd * asked / (most.tokens or 1)
+    as_dear = (attempt.cost_usd or 0.0) / asked_usd if asked_usd else 0.0
+    return max(used_tokens(attempt, 0) / asked, as_dear)
 
 
 def may_have_cost_all(attempt: Attempt) -> bool:

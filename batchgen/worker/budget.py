@@ -57,9 +57,7 @@ class BudgetGuard:
             overuse = await self._store.overuse(item.experiment_id)
             most = reservation.most(overuse)
             limit = prepared.endpoint.most_tokens(prepared.body) or 0
-            price = self._prices_at(item.server).of(str(prepared.body["model"]))
-            usage = Usage(completion_tokens=limit)
-            answer_usd = price.cost_usd(usage) * overuse if price else 0.0
+            answer_usd = (worst.answer_usd or 0.0) * overuse
             wait = BudgetWait(most.tokens, most.cost_usd, limit, answer_usd)
             await self._say_why(grant, wait)
         return grant is Grant.YES

@@ -112,6 +112,7 @@ class Judge:
         self._servers = servers
         self._outages = defaultdict[str, _Outage](_Outage)
         self._told_finish_reasons: set[str | None] = set()
+        self._told_tiers: set[str] = set()
         self._rejected_parameters = rejected_parameters
         self._stats = stats
         self._charge_item_late = charge_late
@@ -234,8 +235,12 @@ class Judge:
         return self._attempt(called, prepared)
 
     def _attempt(self, called: CallResult, prepared: Prepared) -> Attempt:
-        prices = self._servers[called.server].prices
-        return _attempt(called, prices.cost_usd(str(prepared.body["model"]), called.verdict.usage))
+        prices, usage = self._servers[called.server].prices, called.verdict.usage
+        note = prices.tier_note(prepared.body, usage)
+        if note is not None and note not in self._told_tiers:
+            self._told_tiers.add(note)
+            self._warn(f"{note}.")
+        return _attempt(called, prices.cost_usd(prepared.body, usage))
 
     def _stale_but_once(self, verdict: Failure, item: Item) -> Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that

@@ -532,7 +532,8 @@ async def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(
     assert dry.json == {
         "read": 3, "new": 3, "asked_anew": 0, "waiting": 0,
         "first_messages": [{"role": "user", "content": "Say w0"}],
-        "prompt_tokens": 27, "completion_tokens": None, "cost_usd": None, "is_measured": False,
+        "prompt_tokens": 27, "completion_tokens": None, "cost_usd": None, "batch_cost_usd": None,
+        "is_measured": False,
     }  # fmt: skip
     assert sorted(project.path.rglob("*")) == before
 

@@ -135,8 +135,8 @@ def test_an_unknown_call_is_booked_with_what_was_reserved_for_it() -> None:
     plan = finish(Outcome(ITEM, (UNKNOWN,), Release()), known=known)
     assert [row["cost_usd"] for row in plan.attempts] == [0.25]
     assert plan.deltas.totals()[7].unknown_tokens == 500
-    whole = finish(Outcome(ITEM, (ANSWERED,), Done()), known=known)
-    assert (whole.attempts[0]["cost_usd"], whole.deltas.totals()[7].unknown_tokens) == (None, 0)
+    whole = finish(Outcome(ITEM, (replace(ANSWERED, cost_usd=0.01),), Done()), known=known)
+    assert (whole.attempts[0]["cost_usd"], whole.deltas.totals()[7].unknown_tokens) == (0.01, 0)
 
 
 def claim(
@@ -199,6 +199,27 @@ def test_where_calls_used_more_than_was_asked_as_much_more_is_held_back() -> Non
     held = {(1, 3)}
     grants, made = plan_grants(wanted, Budget(max_tokens=100), Spent(), Spent(), held, {7: 3.0})
     assert (grants, made) == ([Grant.YES], [(wanted[0], Spent(90, 1.5))])
+
+
+def test_a_call_that_was_dearer_than_was_asked_lets_as_much_more_be_held_back() -> None:
+    known = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(100, 0.5), 50)})  # asked: 0.25
+    dearer = replace(ANSWERED, cost_usd=0.75)
+    assert finish(Outcome(ITEM, (dearer,), Done()), known=known).deltas.overused == {7: 3.0}
+    cheaper = replace(ANSWERED, cost_usd=0.2)
+    assert finish(Outcome(ITEM, (cheaper,), Done()), known=known).deltas.overused == {}
+
+
+def test_a_call_whose_price_is_not_known_counts_with_what_was_reserved() -> None:
+    known = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(100, 0.5), 50)})
+    plan = finish(Outcome(ITEM, (ANSWERED,), Done()), known=known)
+    assert [row["cost_usd"] for row in plan.attempts] == [0.5]
+    assert plan.deltas.overused == {}
+    no_dollars = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(100), 50)})
+    for held in (no_dollars, HELD):
+        (row,) = finish(Outcome(ITEM, (ANSWERED,), Done()), known=held).attempts
+        assert row["cost_usd"] is None
+    refused = finish(Outcome(ITEM, (REFUSED,), Fail(Reason.SERVER, "no")), known=known)
+    assert [row["cost_usd"] for row in refused.attempts] == [None]
 
 
 def test_a_wrong_count_of_tokens_does_not_end_all_reservations_for_good() -> None:

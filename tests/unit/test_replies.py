@@ -95,6 +95,20 @@ def test_an_answer_is_its_text_and_the_rest_of_the_body() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "tier"),
+    [
+        ({"service_tier": "default"}, "default"),
+        ({"service_tier": None}, None),
+        ({"service_tier": 5}, None),
+        ({"usage": {"prompt_tokens": 1, "service_tier": "standard"}}, "standard"),
+    ],
+)
+def test_the_tier_that_served_a_call_is_read(said: dict[str, Any], tier: str | None) -> None:
+    found = answer({**completion("one", usage={"prompt_tokens": 1}), **said})
+    assert found.usage == Usage(1, service_tier=tier)
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [
         ("one", "one"),

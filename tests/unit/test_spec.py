@@ -47,7 +47,8 @@ def test_it_comes_whole_out_of_its_json(spec: WorkSpec) -> None:
 
 
 def test_a_task_comes_whole_out_of_its_json() -> None:
-    price = Price(1.0, 2.0, 0.5, larger=(200_000, Price(2.0, 4.0, 1.0)))
+    larger, batch = (200_000, Price(2.0, 4.0, 1.0)), Price(0.5, 1.0, 0.25)
+    price = Price(1.0, 2.0, 0.5, larger, batch)
     params = {"temperature": 0.5, "response_format": {"type": "json_object"}}
     spec = WorkSpec(concurrency=3, directory=Path("/here"))
     config = Config(

@@ -1,4 +1,4 @@
-"""What calls cost, and a budget that no number of workers overshoots and no restart forgets."""
+"""What costs are shown, and a budget that no number of workers overshoots nor a restart forgets."""
 
 import asyncio
 import json
@@ -8,11 +8,6 @@ from typing import Any
 
 import pytest
 
-from batchgen.config import ModelConfig, Price
-from batchgen.endpoints import CHAT
-from batchgen.errors import ConfigError
-from batchgen.items import Usage
-from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
 from batchgen.store.transactions.budget import reserve
@@ -50,36 +45,7 @@ async def cost_of_one(project: Project) -> float:
     return spent(project)[0]
 
 
-# Prices
-
-
-def test_the_price_of_a_known_model_is_that_of_its_vendor() -> None:
-    prices = Prices(ModelConfig())
-    usage = Usage(prompt_tokens=1000, completion_tokens=100, cached_tokens=200)
-    price = prices.of("gpt-4o-2024-11-20")
-    assert price == Price(2.5, 10.0, 1.25)
-    assert prices.cost_usd("gpt-4o-2024-11-20", usage) == pytest.approx(
-        (800 * 2.5 + 200 * 1.25 + 100 * 10) / 1e6
-    )
-    assert prices.cost_usd("gpt-4o-2024-11-20", Usage()) is None
-
-
-@pytest.mark.parametrize("base_url", ["http://localhost:8000/v1", "https://api.openai.com/v1"])
-@pytest.mark.parametrize("model", ["nobody-s-model", "openai/gpt-oss-120b", "a/b"])
-def test_a_model_that_nobody_knows_has_no_price(base_url: str, model: str) -> None:
-    prices = Prices(ModelConfig(base_url=base_url))
-    assert (prices.of(model), prices.estimate_note(model)) == (None, None)
-
-
-@pytest.mark.parametrize("model", ["gpt-4o", "openai/gpt-4o", "gpt-4o-2024-11-20"])
-def test_behind_a_proxy_a_price_is_that_of_the_name_and_said_to_be_an_estimate(model: str) -> None:
-    prices = Prices(ModelConfig(base_url="http://proxy:4000/v1"))
-    assert prices.of(model) == Price(2.5, 10.0, 1.25)
-    note = prices.estimate_note(model)
-    assert note is not None
-    assert note.startswith(f"costs are estimates: the price of {model} at http://proxy:4000/v1 is")
-    exact = [ModelConfig(), ModelConfig(base_url="http://proxy/v1", price=Price(1.0, 1.0, 1.0))]
-    assert [Prices(one).estimate_note("gpt-4o") for one in exact] == [None, None]
+# What is shown
 
 
 async def test_an_estimate_is_said_wherever_a_cost_is(
@@ -93,42 +59,6 @@ async def test_an_estimate_is_said_wherever_a_cost_is(
     for text in (dry.out, run.err, status.out):
         assert text.count("costs are estimates: the price of gpt-4o") == 1
     assert project.export()[0]["cost_usd"] > 0
-
-
-def test_a_long_prompt_has_the_price_of_its_tier() -> None:
-    url = "https://generativelanguage.googleapis.com/v1beta/openai"
-    price = Prices(ModelConfig(base_url=url)).of("gemini-2.5-pro")
-    assert price is not None
-    assert price.larger is not None
-    start, dearer = price.larger
-    assert dearer.input_usd_per_mtok > price.input_usd_per_mtok
-    few, many = Usage(start - 1, 0), Usage(start, 0)
-    assert price.cost_usd(few) == pytest.approx((start - 1) * price.input_usd_per_mtok / 1e6)
-    assert price.cost_usd(many) == pytest.approx(start * dearer.input_usd_per_mtok / 1e6)
-
-
-def test_an_image_counts_as_many_tokens_at_most() -> None:
-    prices = Prices(ModelConfig(price=Price(1.0, 1.0, 1.0)))
-    image = {"type": "image_url", "image_url": {"url": "http://a/b.png"}}
-    text = {"type": "text", "text": "What is it?"}
-    body = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": [text]}]}
-    least = prices.worst_case(body, CHAT).tokens
-    body["messages"] = [{"role": "user", "content": [text, image]}]
-    assert prices.worst_case(body, CHAT).tokens > least + 50_000
-
-
-def test_without_max_tokens_or_a_price_the_most_is_not_known() -> None:
-    prices = Prices(ModelConfig(base_url="http://localhost/v1"))
-    with pytest.raises(ConfigError, match=r"model\.max_tokens: is not set"):
-        prices.worst_case({"model": "m", "messages": []}, CHAT)
-    with pytest.raises(ConfigError, match=r"model\.price: the price of 'm'"):
-        prices.worst_case({"model": "m", "messages": [], "max_tokens": 1}, CHAT)
-    assert (
-        prices.worst_case({"model": "m", "max_tokens": 5}, CHAT, needs_cost=False).cost_usd is None
-    )
-
-
-# What is shown
 
 
 async def test_every_call_is_counted_with_its_cost(priced: Project, simulator: Simulator) -> None:
@@ -266,6 +196,11 @@ async def test_what_is_not_known_is_refused_before_any_call(
         ({**OWN, "input": 1}, "input is unknown; there are input_usd_per_mtok"),
         ({**OWN, "input_usd_per_mtok": -1}, "input_usd_per_mtok must be a number >= 0, not -1"),
         (5, "must be a mapping or null"),
+        ({**OWN, "batch": 5}, "batch must be a mapping or null, not 5"),
+        ({**OWN, "batch": {}}, "batch.input_usd_per_mtok is missing"),
+        ({**OWN, "batch": {**OWN, "batch": OWN}}, "batch.batch is unknown; there are input_usd"),
+        ({**OWN, "batch": OWN | {"output_usd_per_mtok": "1"}}, "batch.output_usd_per_mtok must be"),
+        ({**OWN, "bacth": OWN}, "cached_input_usd_per_mtok, batch"),
     ],
 )
 async def test_a_wrong_price_is_told_by_its_key(project: Project, price: Any, said: str) -> None:
