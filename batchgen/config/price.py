@@ -65,7 +65,10 @@ class Price(Struct, frozen=True):
 
     def most_usd(self, prompt: int, completion: int) -> float:
         """The most that so many tokens cost, whether any were cached or not."""
-        return max(self.cost_of_tokens(prompt, completion, cached) for cached in (0, prompt))
+        if self.larger is not None and prompt >= self.larger[0]:
+            return self.larger[1].most_usd(prompt, completion)
+        is_dearer = self.cached_input_usd_per_mtok > self.input_usd_per_mtok
+        return self.cost_of_tokens(prompt, completion, prompt if is_dearer else 0)
 
 
 def _check_price(value: Any, _: ValueContext) -> Price:

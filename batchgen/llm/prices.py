@@ -6,13 +6,14 @@ is said. Other models of a server of one's own have no price unless the config s
 
 What the config states holds for whatever is asked of the server. A public price is that of the
 service tier that the server says it has served the call at or, where it says none, of the one that
-was asked for; a tier whose price is not known has none.
+was asked for; a tier whose price is not known has none. A vendor that charges by the hour charges a
+call, as far as we know, by the time of its answer.
 """
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from threading import Thread
 from typing import Any
 
@@ -22,7 +23,15 @@ from batchgen.config import ModelConfig, Price
 from batchgen.endpoints import Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Usage
-from batchgen.llm.public_prices import BATCH, at_tier, price_by_name, public_price
+from batchgen.llm.public_prices import (
+    BATCH,
+    Way,
+    at_tier,
+    name_of_maker,
+    prices_of_a_day,
+    public_price,
+    quarter_at,
+)
 
 # The most that vendors count for an image or a file.
 _ATTACHMENT_TOKENS = 100_000
@@ -30,6 +39,7 @@ _BYTES_PER_TOKEN = 4  # of English; other languages are nearer to 3
 # What leaves the tier to the server, and what vendors call the one that it takes by itself.
 _ANY_TIER = "auto"
 _STANDARD_TIERS = frozenset({_ANY_TIER, "default", "standard", "standard_only", "on_demand"})
+_MOST_KNOWN = 1000
 _SAME_TIERS = {"fast": "priority"}  # OpenAI takes both, and says the second
 
 
@@ -55,7 +65,7 @@ class Prices:
         self._others = others
         self._is_of_batches = in_batches
         self._place = model.place.partition(".servers")[0]
-        self._known: dict[tuple[str, str | None], Price | None] = {}
+        self._known: dict[tuple[str, str | None, int], Price | None] = {}
 
     @cached_property
     def in_batches(self) -> "Prices":
@@ -73,40 +83,65 @@ class Prices:
 
         Thread(target=read, name="batchgen-prices", daemon=True).start()
 
-    def of(self, model: str, tier: str | None = None) -> Price | None:
-        """The price of a model, at a service tier of the server (None: its standard one); None when
-        it is not known."""
-        tier = None if self._is_of_batches else _known_tier(tier)
-        if (model, tier) not in self._known:
-            self._known[model, tier] = self._price_of(model, tier)
-        return self._known[model, tier]
+    def of(self, model: str, tier: str | None = None, at_ms: int | None = None) -> Price | None:
+        """The price of a model, at a service tier of the server (None: its standard one) and a time
+        (None: now); None when it is not known."""
+        key = model, tier, quarter_at(at_ms)
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = self._price_in(*key)
+        return self._known[key]
 
-    def of_request(self, body: Mapping[str, Any]) -> Price | None:
+    def of_request(self, body: Mapping[str, Any], at_ms: int | None = None) -> Price | None:
         """The price of what a request asks for."""
-        return self.of(str(body["model"]), _asked_tier(body))
+        return self.of(str(body["model"]), _asked_tier(body), at_ms)
 
     @property
     def of_section(self) -> Price | None:
         """The price of what the section of the config asks for."""
         return self.of_request({"model": self._section.model, **self._section.params})
 
-    def _price_of(self, model: str, tier: str | None) -> Price | None:
+    def _price_in(self, model: str, tier: str | None, quarter: int) -> Price | None:
         if own := self._own_of(model):
-            return own.in_batches if self._is_of_batches else own
-        way = BATCH if self._is_of_batches else None if tier is None else at_tier(tier)
-        if public_price(model, self._section.base_url) is None:
-            return price_by_name(model, way)
-        return public_price(model, self._section.base_url, way)
+            return own
+        place = self._place_of(model, quarter)
+        return None if place is None else public_price(*place, self._way(tier), quarter)
+
+    def _all_of(self, model: str, tier: str | None) -> tuple[Price, ...]:
+        """All that hold within a day."""
+        if own := self._own_of(model):
+            return (own,)
+        quarter = quarter_at(None)
+        place = self._place_of(model, quarter)
+        return () if place is None else prices_of_a_day(*place, self._way(tier), quarter)
+
+    def _way(self, tier: str | None) -> Way | None:
+        if self._is_of_batches:
+            return BATCH
+        known = _known_tier(tier)
+        return None if known is None else at_tier(known)
+
+    def _place_of(self, model: str, quarter: int) -> tuple[str, str | None] | None:
+        """What the list knows a model by: its name at this server, or, if the server has no price
+        for it, that of its maker. None: its maker's price does not hold here."""
+        base_url = self._section.base_url
+        if public_price(model, base_url, None, quarter) is not None:
+            return model, base_url
+        name = name_of_maker(model)
+        return None if name is None else (name, None)
 
     def _own_of(self, model: str) -> Price | None:
         """As the config has it."""
-        return self._others.get(model, self._section.price)
+        own = self._others.get(model, self._section.price)
+        return own.in_batches if own and self._is_of_batches else own
 
     def estimate_note(self, model: str) -> str | None:
         """What is to be said of costs that are an estimate, as the price is only that of the
         model's name; None: the price is the server's, or there is none."""
-        public = public_price(model, self._section.base_url)
-        if self._own_of(model) or public or not price_by_name(model):
+        place = self._place_of(model, quarter_at(None))
+        is_by_name = place is not None and place[1] is None
+        if self._own_of(model) or not is_by_name or not self.of(model):
             return None
         return (
             f"costs are estimates: the price of {model} at {self._section.shown_base_url} is not "
@@ -117,8 +152,10 @@ class Prices:
         """What is to be said of the tier that a call was served at: another one than was asked for,
         or one whose price is not known; None: nothing."""
         asked, served = _known_tier(_asked_tier(body)), _known_tier(_tier_of(body, usage))
+        if asked is served is None or self._is_of_batches:
+            return None
         model = str(body["model"])
-        if asked is served is None or self._is_of_batches or self._own_of(model):
+        if self._own_of(model):
             return None
         if self.of(model, served) is None:
             if self.of(model) is None:  # nor has it any other price
@@ -135,21 +172,23 @@ class Prices:
             "what that costs"
         )
 
-    def cost_usd(self, body: Mapping[str, Any], usage: Usage) -> float | None:
-        """What the call of a request cost; None when the price is not known or the server did not
-        count tokens."""
+    def cost_usd(
+        self, body: Mapping[str, Any], usage: Usage, at_ms: int | None = None
+    ) -> float | None:
+        """What the call of a request cost that was answered at that time (None: now); None when the
+        price is not known or the server did not count tokens."""
         if usage.prompt_tokens is None and usage.completion_tokens is None:
             return None
-        price = self.of(str(body["model"]), _tier_of(body, usage))
+        price = self.of(str(body["model"]), _tier_of(body, usage), at_ms)
         return None if price is None else price.cost_usd(usage)
 
     def worst_case(
         self, body: Mapping[str, Any], endpoint: Endpoint, *, needs_cost: bool = True
     ) -> WorstCase:
-        """The most that a request can cost: a token is at least a byte, the answer has at most
-        `max_tokens`, and a server may serve it at the standard tier instead of the one that was
-        asked for. Raises ConfigError when `max_tokens` is not set, or, with `needs_cost`, when the
-        price is not known."""
+        """The most that a request can cost within a day: a token is at least a byte, the answer has
+        at most `max_tokens`, and a server may serve it at the standard tier instead of the one that
+        was asked for. Raises ConfigError when `max_tokens` is not set, or, with `needs_cost`, when
+        the price is not known."""
         completion = endpoint.most_tokens(body)
         if completion is None:
             raise ConfigError(
@@ -158,16 +197,16 @@ class Prices:
             )
         prompt = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
         prompt += _ATTACHMENT_TOKENS * _attachments(endpoint, body)
-        asked, standard = self.of_request(body), self.of(str(body["model"]))
-        if asked is None or standard is None:
+        model, tier = str(body["model"]), _known_tier(_asked_tier(body))
+        asked = self._all_of(model, tier)
+        if not asked:
             if needs_cost:
                 raise ConfigError(self._price_missing(body))
             return WorstCase(prompt + completion, None, None)
-        cost_usd, price = max(
-            ((one.most_usd(prompt, completion), one) for one in (asked, standard)),
-            key=lambda found: found[0],
-        )
-        answer_usd = cost_usd - price.most_usd(prompt, 0)
+        standard = self._all_of(model, None) if tier else ()
+        dearest = max((*asked, *standard), key=lambda one: one.most_usd(prompt, completion))
+        cost_usd = dearest.most_usd(prompt, completion)
+        answer_usd = cost_usd - dearest.most_usd(prompt, 0)
         return WorstCase(prompt + completion, cost_usd, answer_usd)
 
     def _price_missing(self, body: Mapping[str, Any]) -> str:
@@ -249,12 +288,13 @@ def _tier_of(body: Mapping[str, Any], usage: Usage) -> str | None:
 
 def _asked_tier(body: Mapping[str, Any]) -> str | None:
     """As a request or the params of a recipe have it."""
-    extra = body.get("extra_body")
-    asked = (extra if isinstance(extra, Mapping) else {}).get("service_tier")
-    asked = asked or body.get("service_tier")
+    asked, extra = body.get("service_tier"), body.get("extra_body")
+    if isinstance(extra, dict):
+        asked = extra.get("service_tier") or asked
     return asked if isinstance(asked, str) else None
 
 
+@lru_cache(maxsize=100)
 def _known_tier(tier: str | None) -> str | None:
     """As prices are known by it; None: the standard one."""
     tier = (tier or _ANY_TIER).strip().lower()

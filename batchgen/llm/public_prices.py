@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from batchgen.clock import now_ms
 from batchgen.config import Price
 
 Way = tuple[str, str]
 """A tier or a batch, as the list calls it; None is the standard way."""
 
 BATCH: Way = ("processing", "batch")
+_QUARTER_MS = 15 * 60_000
+_QUARTERS_OF_A_DAY = 24 * 4
 # Tiers that a vendor charges as its standard one; the list does not have them.
 _AS_STANDARD = {"groq": ("flex",)}
 # Makers of models that are had from a vendor only, as proxies write them before a name. A model
@@ -26,22 +29,18 @@ def at_tier(tier: str) -> Way:
     return ("service_tier", tier)
 
 
-@lru_cache(maxsize=1000)
-def public_price(model: str, base_url: str | None, way: Way | None = None) -> Price | None:
-    """That of the vendor whose server this is, or, without a server, of the model's maker."""
-    from genai_prices import Usage as OneMillion
-    from genai_prices import calc_price
+def quarter_at(at_ms: int | None) -> int:
+    """The quarter of an hour, since 1970, in which a time is (None: now). With one, other prices
+    begin to hold: vendors change them, some by the hour."""
+    return (now_ms() if at_ms is None else at_ms) // _QUARTER_MS
 
-    try:
-        found = calc_price(
-            OneMillion(input_tokens=1, output_tokens=1),
-            model_ref=model,
-            provider_api_url=base_url,
-            price_context=None if way is None else dict([way]),
-        )
-    except LookupError:
-        return None
-    if way is not None and not _has(found, way):
+
+@lru_cache(maxsize=1000)
+def public_price(model: str, base_url: str | None, way: Way | None, quarter: int) -> Price | None:
+    """That of the vendor whose server this is, or, without a server, of the model's maker."""
+    at = datetime.fromtimestamp(quarter * _QUARTER_MS / 1000, UTC)
+    found = _found(model, base_url, way, at)
+    if found is None or (way is not None and not _has(found, way, at)):
         return None
     rates = found.model_price
     starts = {
@@ -56,23 +55,56 @@ def public_price(model: str, base_url: str | None, way: Way | None = None) -> Pr
     return price
 
 
-def price_by_name(model: str, way: Way | None = None) -> Price | None:
-    """That of the maker of the model of this name, unless its weights are open."""
+@lru_cache(maxsize=1000)
+def prices_of_a_day(
+    model: str, base_url: str | None, way: Way | None, quarter: int
+) -> tuple[Price, ...]:
+    """All that it has within a day from then; none where it is not known."""
+    quarters = _QUARTERS_OF_A_DAY if _changes_by_the_hour(model, base_url) else 1
+    found = (public_price(model, base_url, way, quarter + ahead) for ahead in range(quarters))
+    return tuple({price for price in found if price is not None})
+
+
+@lru_cache(maxsize=1000)
+def _changes_by_the_hour(model: str, base_url: str | None) -> bool:
+    found = _found(model, base_url, None, datetime.now(UTC))
+    conditional = found.model.prices if found and isinstance(found.model.prices, list) else ()
+    return any(hasattr(one.constraint, "start_time") for one in conditional)
+
+
+def _found(model: str, base_url: str | None, way: Way | None, at: datetime) -> Any:
+    from genai_prices import Usage as OneMillion
+    from genai_prices import calc_price
+
+    try:
+        return calc_price(
+            OneMillion(input_tokens=1, output_tokens=1),
+            model_ref=model,
+            provider_api_url=base_url,
+            genai_request_timestamp=at,
+            price_context=None if way is None else dict([way]),
+        )
+    except LookupError:
+        return None
+
+
+def name_of_maker(model: str) -> str | None:
+    """The model as its maker calls it, by whatever name a proxy has it; None: its weights are
+    open, so the maker's price says nothing."""
     maker, _, name = model.rpartition("/")
     name = name if maker.lower() in ("", *_MAKERS) else model
-    return None if name.lower().startswith(_OPEN_WEIGHTS) else public_price(name, None, way)
+    return None if name.lower().startswith(_OPEN_WEIGHTS) else name
 
 
-def _has(found: Any, way: Way) -> bool:
+def _has(found: Any, way: Way, at: datetime) -> bool:
     """Whether what was found is the price of that way. Without one the list gives the standard
     price; so it does where the vendor sells the model of another one, whose ways these are."""
     name, value = way
     if name == "service_tier" and value in _AS_STANDARD.get(found.provider.id, ()):
         return True
-    now = datetime.now(UTC)
     return any(found.model is one for one in found.provider.models) and any(
         variant.when == {name: value}
-        and (variant.constraint is None or variant.constraint.active(now))
+        and (variant.constraint is None or variant.constraint.active(at))
         for variant in found.model.price_variants or ()
     )
 

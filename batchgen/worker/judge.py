@@ -240,7 +240,8 @@ class Judge:
         if note is not None and note not in self._told_tiers:
             self._told_tiers.add(note)
             self._warn(f"{note}.")
-        return _attempt(called, prices.cost_usd(prepared.body, usage))
+        answered_at = called.reply.started_at + called.reply.latency_ms
+        return _attempt(called, prices.cost_usd(prepared.body, usage, answered_at))
 
     def _stale_but_once(self, verdict: Failure, item: Item) -> Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that

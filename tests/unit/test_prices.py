@@ -1,5 +1,6 @@
 """What calls cost: by the config and by public prices, at a service tier, in provider batches."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -217,6 +218,40 @@ def test_what_is_said_of_a_tier(asked: str | None, served: str | None, said: str
     note = OPENAI.tier_note(body, replace(USED, service_tier=served))
     assert (note is None) == (said is None)
     assert (said or "") in (note or "")
+
+
+# Prices by the hour
+
+
+DEEPSEEK = Prices(ModelConfig(base_url="https://api.deepseek.com/v1"))
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_a_call_costs_the_price_of_the_hour_of_its_answer(hour: int) -> None:
+    at = datetime(2026, 11, 3, hour, 20, tzinfo=UTC)
+    body, used = asking("deepseek-flash"), Usage(1000, 50, 200)
+    theirs = calc_price(
+        Counted(input_tokens=1000, cache_read_tokens=200, output_tokens=50),
+        "deepseek-flash", provider_id="deepseek", genai_request_timestamp=at,
+    )  # fmt: skip
+    ours = DEEPSEEK.cost_usd(body, used, int(at.timestamp() * 1000))
+    assert ours == pytest.approx(float(theirs.total_price))
+
+
+def test_the_most_that_a_call_can_cost_is_at_the_dearest_hour() -> None:
+    body = asking("deepseek-flash")
+    worst = DEEPSEEK.worst_case(body, CHAT)
+    used = Usage(worst.tokens - 1000, 1000)
+    hours = [datetime(2026, 11, 3, hour, tzinfo=UTC).timestamp() for hour in range(24)]
+    by_hour = {DEEPSEEK.cost_usd(body, used, int(one * 1000)) for one in hours}
+    assert len(by_hour) == 2
+    assert worst.cost_usd == pytest.approx(max(filter(None, by_hour)))
+
+
+def test_a_price_that_changes_on_a_day_does_so_in_a_run() -> None:
+    before, after = (int(datetime(2025, 6, day, tzinfo=UTC).timestamp()) * 1000 for day in (9, 10))
+    assert OPENAI.of("o3", None, before) == Price(10.0, 40.0, 0.5)
+    assert OPENAI.of("o3", None, after) == Price(2.0, 8.0, 0.5)
 
 
 # Provider batches
