@@ -338,7 +338,8 @@ def _estimate_line(found: DryRun) -> str:
 
 
 def _in_batches(found: DryRun) -> str:
-    """What the same costs there, if anything, in a line of its own."""
-    if not found.cost_usd or found.batch_cost_usd is None:
+    """What the same costs there, in a line of its own; nothing where that is next to nothing."""
+    cost_usd = found.batch_cost_usd
+    if not cost_usd or round(cost_usd, 4) == 0:
         return ""
-    return f"\nIn batches (work --batch), if the server takes them: ${found.batch_cost_usd:,.4f}"
+    return f"\nIn batches (work --batch), if the server takes them: ${cost_usd:,.4f}"
