@@ -1,8 +1,5 @@
 """Provider batches in the tables: who holds what, what a crash leaves, and what is written once."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 from msgspec.structs import replace
 
@@ -25,106 +22,14 @@ from batchgen.store import (
     BatchState,
     Budget,
     Grant,
-    NewBatch,
     ProviderBatch,
     Reserved,
     Spent,
-    WorkerKind,
     claim_of,
 )
-from batchgen.store.transactions import batches, known_batches, living, queue
-from tests.kits.table import LEASE_MS, MACHINE, MAX_CRASHES, SERVER, Table, answered
-
-TOKEN = "0123456789abcdef" * 2
-
-
-def new_batch(token: str = TOKEN, **others: Any) -> NewBatch:
-    given: dict[str, Any] = {
-        "experiment_id": 1, "recipe_id": 1, "server": AskedServer(SERVER, "api.example"),
-        "base_url": "https://api.example/v1", "endpoint": "chat", "model": "m", "token": token,
-        "input_file": f"file-{token}", "bytes": 900, "tokens": 30,
-    }  # fmt: skip
-    return NewBatch(**{**given, **others})
-
-
-class Sending:
-    """A sender of a table, and its batches."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.id = self.join()
-
-    def join(self) -> int:
-        kind = WorkerKind.SENDER
-        return self.table.run(
-            queue.join, MACHINE, 4242, 10, self.table.now, LEASE_MS, (), kind
-        )  # fmt: skip
-
-    def dies(self) -> int:
-        return self.table.run(
-            queue.remove_worker,
-            self.id,
-            crashed=True,
-            max_crashes=MAX_CRASHES,
-            now=self.table.now,
-            kind=WorkerKind.SENDER,
-        )
-
-    def seal(self, items: Sequence[Item], token: str = TOKEN, **others: Any) -> ProviderBatch:
-        found = self.try_to_seal(items, token, **others)
-        assert isinstance(found, ProviderBatch)
-        return found
-
-    def try_to_seal(
-        self, items: Sequence[Item], token: str = TOKEN, within: Budget | None = None, **others: Any
-    ) -> ProviderBatch | Grant | None:
-        claims = [claim_of(item) for item in items]
-        batch = new_batch(token, **others)
-        try:
-            return self.table.run(batches.seal, self.id, batch, claims, within, self.table.now)
-        except batches.NotHeldError:
-            return None
-
-    def sealed(self, n: int, **others: Any) -> tuple[ProviderBatch, list[Item]]:
-        """So many fresh rows, at the provider as `batch_1`."""
-        self.table.enqueue(*[f"row {one}" for one in range(n)])
-        items = self.table.claim(self.id, n)
-        batch = self.seal(items, **others)
-        self.created(batch)
-        return self.now(batch), items
-
-    def created(self, batch: ProviderBatch, batch_id: str = "batch_1") -> None:
-        self.table.run(batches.created, batch.number, batch_id, "validating", 5, 9)
-
-    def now(self, batch: ProviderBatch) -> ProviderBatch:
-        found = known_batches.batch_of(self.table.transaction, batch.number)
-        assert found is not None
-        return found
-
-    def collect(
-        self, batch: ProviderBatch, *outcomes: Outcome, reserved: dict[Any, Reserved] | None = None
-    ) -> int:
-        return self.table.run(
-            batches.collect, batch.number, outcomes, reserved or {}, self.table.now
-        )
-
-    def close(self, batch: ProviderBatch, error: str | None = None) -> bool:
-        return self.table.run(batches.close, batch.number, error, self.table.now)
-
-    def give_up(
-        self, batch: ProviderBatch, most: int = 100, *, was_sent: bool = True
-    ) -> tuple[int, bool]:
-        return self.table.run(
-            batches.give_up,
-            batch.number,
-            "given up",
-            was_sent=was_sent,
-            most=most,
-            now=self.table.now,
-        )
-
-    def held(self, batch: ProviderBatch, *item_ids: int) -> list[Item]:
-        return known_batches.items_held(self.table.transaction, batch.number, item_ids)
+from batchgen.store.transactions import batches, budget, known_batches, living
+from tests.kits.sending import Sending, in_batch
+from tests.kits.table import SERVER, Table, answered
 
 
 @pytest.fixture
@@ -134,11 +39,6 @@ def sending(table: Table) -> Sending:
 
 def outcome(item: Item, decision: Decision, *attempts: Attempt) -> Outcome:
     return Outcome(item, attempts, decision)
-
-
-def in_batch(text: str = "an answer") -> Attempt:
-    """How long a line took, nobody says."""
-    return replace(answered(text), latency_ms=None)
 
 
 # Sealing
@@ -441,3 +341,52 @@ def test_its_files_are_gone_once_it_is_closed(sending: Sending) -> None:
     sending.give_up(batch)
     sending.table.run(batches.files_gone, batch.number)
     assert sending.now(batch).files_gone
+
+
+# The budget
+
+
+def reserved_of(table: Table) -> Spent:
+    return budget.look_at_budget(table.transaction, Budget())[1]
+
+
+def test_what_is_reserved_for_a_batch_is_held_back_until_its_rows_are_settled(
+    sending: Sending,
+) -> None:
+    batch, items = sending.sealed(4, reserved_tokens=400, reserved_cost_usd=2.0)
+    assert reserved_of(sending.table) == Spent(400, 2.0)
+    sending.collect(batch, outcome(items[0], Done(), in_batch()))
+    assert reserved_of(sending.table) == Spent(300, 1.5)
+    sending.give_up(batch, was_sent=False)
+    assert reserved_of(sending.table) == Spent()
+
+
+def test_a_batch_that_the_budget_does_not_reach_is_not_sealed(sending: Sending) -> None:
+    table = sending.table
+    table.enqueue("a", "b")
+    first, second = table.claim(sending.id, 2)
+    within = Budget(max_tokens=1000)
+    seal = sending.try_to_seal
+    assert seal([first], within=within, reserved_tokens=1001) is Grant.NEVER
+    assert table.one("select count(*) from workers") == 1
+    batch = sending.seal([first], within=within, reserved_tokens=600)
+    assert seal([second], "f" * 32, within, reserved_tokens=401) is Grant.WAIT
+    assert seal([second], "f" * 32, Budget((7,), max_tokens=401), reserved_tokens=401)
+    sending.collect(batch, outcome(first, Done(), in_batch()))  # for 30 tokens
+    table.enqueue("c")
+    claimed = table.claim(sending.id, 1)
+    assert seal(claimed, "e" * 32, within, reserved_tokens=570) is Grant.WAIT
+    assert isinstance(seal(claimed, "e" * 32, within, reserved_tokens=569), ProviderBatch)
+
+
+def test_what_calls_have_used_beyond_what_was_asked_is_reserved_for_a_batch(
+    sending: Sending,
+) -> None:
+    batch, (item,) = sending.sealed(1, reserved_tokens=20, reserved_cost_usd=1.0)
+    most = {claim_of(item): Reserved(Spent(20, 1.0), 20)}
+    sending.collect(batch, outcome(item, Done(), in_batch()), reserved=most)  # 30 tokens
+    sending.table.enqueue("b")
+    again = sending.seal(
+        sending.table.claim(sending.id, 1), "f" * 32, reserved_tokens=21, reserved_cost_usd=1.0
+    )
+    assert (again.reserved_tokens, again.reserved_cost_usd) == (32, 1.5)

@@ -259,7 +259,14 @@ update provider_batches set files_gone = 1 where id = :number and state = 'close
 select id, overuse from experiments where overuse > 1;
 
 -- name: reserved
-select experiment_id, sum(tokens), sum(cost_usd) from reservations group by experiment_id;
+-- For calls, and for those requests of batches that are not settled.
+select experiment_id, sum(tokens), sum(cost_usd) from (
+  select experiment_id, tokens, cost_usd from reservations
+  union all
+  select experiment_id, reserved_tokens * (requests - settled) / requests,
+         reserved_cost_usd * (requests - settled) / requests
+    from provider_batches where state <> 'closed') held
+ group by experiment_id;
 
 -- name: spent
 select experiment_id, prompt_tokens + completion_tokens + unknown_tokens, cost_usd from totals;
@@ -679,6 +686,25 @@ select w.item_id from work w
 -- name: running_without_worker
 select w.item_id from work w left join workers k on k.id = w.worker_id
  where w.state = 'running' and k.id is null limit 20;
+
+-- name: batches_miscounted
+-- How many rows each has, and how many are settled, of so many.
+select b.id, b.requests, b.settled,
+       (select count(*) from work w where w.state = 'running' and w.worker_id = b.worker_id) as held
+  from provider_batches b
+ where b.requests <> b.settled +
+       (select count(*) from work w where w.state = 'running' and w.worker_id = b.worker_id)
+ limit 20;
+
+-- name: batches_without_holder
+select b.id from provider_batches b
+  left join workers k on k.id = b.worker_id and k.kind = 'batch'
+ where b.state <> 'closed' and k.id is null limit 20;
+
+-- name: holders_without_batch
+select k.id from workers k
+  left join provider_batches b on b.worker_id = k.id and b.state <> 'closed'
+ where k.kind = 'batch' and b.id is null limit 20;
 
 -- name: minutes
 -- All of them, by the minutes.

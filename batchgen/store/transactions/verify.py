@@ -21,6 +21,10 @@ _CHECKS = {
     "missing_answers": "item {0} has a stored answer that is not there",
     "running_without_worker": "item {0} is running, but no worker has it",
     "stale_reservations": "item {0} has a part of a budget reserved, but no call under way",
+    "batches_miscounted": "batch {0} was sealed with {1} rows, but {2} of them are settled, and it "
+    "has {3}",
+    "batches_without_holder": "batch {0} is not closed, but nothing holds its rows",
+    "holders_without_batch": "worker {0} holds rows for a batch that is not there, or is closed",
     "repeated_ids": "id {0!r} is there more than once",
     "items_without_key": "item {0} has no identity key, so it could be enqueued twice",
     "keys_without_item": "an identity key names item {0}, which is not there, "
