@@ -34,6 +34,7 @@ class Remedy(Enum):
     ENQUEUE_FIRST = auto()
     MOVE_DATABASE = auto()
     STOP_WORKERS = auto()
+    END_BATCHES = auto()
     RUN_AGAIN = auto()
     NAME_EXPERIMENT = auto()
     NAME_EXPERIMENTS = auto()

@@ -24,6 +24,8 @@ REMEDIES: Mapping[Remedy, str] = {
         "Put it on a local disk with database=..., or on a PostgreSQL server "
         "(database='postgresql://...'); prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the workers first: pipeline.stop().",
+    Remedy.END_BATCHES:
+        "Collect them first, on the command line: batchgen work --batch. Or see: batchgen batches",
     Remedy.RUN_AGAIN: "Then run the same script again.",
     Remedy.NAME_EXPERIMENT: "Choose with experiment_name=...",
     Remedy.NAME_EXPERIMENTS: "Choose with experiment_name=...",

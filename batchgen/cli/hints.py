@@ -26,6 +26,8 @@ HINTS: Mapping[Remedy, str] = {
         "Put it on a local disk with --db, or on a PostgreSQL server (--db postgresql://...); "
         "prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the worker first: {batchgen} stop --wait",
+    Remedy.END_BATCHES:
+        "Collect them first ({batchgen} work --batch), or cancel them: see {batchgen} batches",
     Remedy.RUN_AGAIN: "Then run the same command again.",
     Remedy.NAME_EXPERIMENT: "Choose with --experiment.",
     Remedy.NAME_EXPERIMENTS: "Choose with --experiment, or take --all.",

@@ -44,7 +44,8 @@ class Interval(NamedTuple):
 
     @property
     def latency_s(self) -> float | None:
-        return self.latency_ms / self.calls / 1000 if self.calls else None
+        """Of lines of provider batches alone nobody knows it."""
+        return self.latency_ms / self.calls / 1000 if self.latency_ms else None
 
 
 class History:

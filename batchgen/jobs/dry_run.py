@@ -247,7 +247,7 @@ async def _planned(
         else:
             planned = await with_running_steps(store, planned, there, asked.chain, other_recipe)
     if planned.running and not any(worker.alive for worker in await store.workers()):
-        return replace(planned, running=0)
+        return replace(planned, running=planned.at_provider)
     return planned
 
 

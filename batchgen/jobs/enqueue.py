@@ -261,7 +261,7 @@ async def refuse_recipe(
     of a step of the `chain`, or its rules."""
     if intake.running:
         name = f"{experiment}/{intake.step}" if intake.step else experiment
-        raise still_running_error(name, intake.running)
+        raise still_running_error(name, intake.running, intake.at_provider)
     if intake.choice is None and intake.other_plan is None:
         return
     estimate = None if chain else await estimate_of(store, intake.experiment_id, prices)

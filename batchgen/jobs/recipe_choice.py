@@ -89,11 +89,13 @@ def other_recipe_error(
     )
 
 
-def still_running_error(experiment: str, rows: int) -> UsageError:
+def still_running_error(experiment: str, running: int, at_provider: int) -> UsageError:
+    rows = at_provider or running
+    where = "at the provider, in batches" if at_provider else "being worked on"
     return UsageError(
-        f"experiment {experiment!r}: {rows:,} of its rows {'is' if rows == 1 else 'are'} being "
-        f"worked on, so {'it' if rows == 1 else 'they'} cannot get another recipe.",
-        Remedy.STOP_WORKERS,
+        f"experiment {experiment!r}: {rows:,} of its rows {'is' if rows == 1 else 'are'} "
+        f"{where}, so {'it' if rows == 1 else 'they'} cannot get another recipe.",
+        Remedy.END_BATCHES if at_provider else Remedy.STOP_WORKERS,
     )
 
 

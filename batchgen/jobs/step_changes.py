@@ -252,7 +252,9 @@ async def with_running_steps(
     for step, configured in zip(there.steps, chain.steps, strict=False):
         its = await store.planned_intake(step.experiment_id, configured.recipe, mode, 1)
         if its.running and not planned.running:
-            return replace(planned, running=its.running, step=step.name)
+            return replace(
+                planned, running=its.running, at_provider=its.at_provider, step=step.name
+            )
     return planned
 
 

@@ -21,6 +21,7 @@ from batchgen.installed import load_psycopg
 from batchgen.store.records import Counts
 from batchgen.store.tables import OF_THE_LIVING, TABLES, Move, Row, Source, Target
 from batchgen.store.transactions import look
+from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.verify import verify_tables
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _refuse_unless_ready(source: Source, target: Target, before: Move | None) ->
 
 def _refuse_the_busy(source: Source) -> None:
     _refuse_unless_idle(source)
-    if any(source.count(table) for table in OF_THE_LIVING):
+    if workers(source.transaction) or any(source.count(table) for table in OF_THE_LIVING):
         raise UsageError(f"{source.name}: a worker has joined meanwhile.", Remedy.STOP_WORKERS)
 
 

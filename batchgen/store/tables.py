@@ -25,7 +25,7 @@ TABLES: Mapping[str, str] = {
     "reservations": "item_id", "shared_rates": "server", "proven_recipes": "server, recipe_id",
     "calls_on_trial": "item_id", "sole_askers": "server", "condemned_runs": "server",
     "suspects": "item_id", "reviews": "item_id", "exports": "experiment_id, path",
-    "known_files": "path", "live_files": "path",
+    "known_files": "path", "live_files": "path", "workers": "id", "provider_batches": "id",
 }  # fmt: skip
 """Each with the order of its rows, in which they are written fastest; none names a later table."""
 
@@ -33,12 +33,13 @@ OF_FILES = ("exports", "known_files", "live_files")
 """Their rows begin with the name of the machine that has the file. A database that was moved away
 still takes them: what it has may be exported."""
 
-OF_THE_LIVING = ("workers", "shares", "calls_ahead")
-"""Empty in a database that can be moved."""
+OF_THE_LIVING = ("shares", "calls_ahead")
+"""Empty in a database that can be moved; and of the workers, only batches are there."""
 
 NUMBERED: Mapping[str, str] = {
     "parsers": "id", "plans": "id", "experiments": "id", "recipes": "id", "servers": "id",
     "items": "id", "selections": "id", "attempts": "seq", "results": "seq", "workers": "id",
+    "provider_batches": "id",
 }  # fmt: skip
 """Their rows get numbers, which go on where they were: no row gets that of one that was deleted."""
 

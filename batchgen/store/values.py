@@ -49,10 +49,10 @@ class RecipeChoice(Struct, frozen=True):
 class Intake(Struct, frozen=True):
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
-    be given another recipe, nothing was begun; `step` names the later step that these are of. Nor
-    was it when there is an `other_plan`, by whose rules the experiment goes. `asked` rows, by their
-    experiments, go back to pending. Rows from number `first` on are made by this enqueueing; 0: it
-    was not begun. `seen` has the keys of those that the store has not sorted in."""
+    be given another recipe (some `at_provider`), nothing was begun; `step` names the later step
+    that these are of. Nor was it when there is an `other_plan`, by whose rules the experiment goes.
+    `asked` rows, by their experiments, go back to pending. Rows from number `first` on are made by
+    this enqueueing; 0: it was not begun. `seen` has keys that the store has not sorted in."""
 
     experiment_id: int
     variant: int
@@ -61,6 +61,7 @@ class Intake(Struct, frozen=True):
     samples: int = 1
     choice: RecipeChoice | None = None
     running: int = 0
+    at_provider: int = 0
     asked: Mapping[int, int] = field(default_factory=dict)
     seen: SeenKeys = field(default_factory=SeenKeys)
     step: str | None = None
@@ -200,8 +201,7 @@ class Condemned(NamedTuple):
 
 
 class Acquitted(Struct, frozen=True):
-    """A suspect whose failure was its own after all: it failed for `reason` or, without one, is
-    asked again."""
+    """A suspect whose failure was its own: it failed for `reason`, or (None) is asked again."""
 
     item_id: int
     reason: str | None

@@ -75,6 +75,13 @@ def test_calls_whose_end_nobody_saw_do_not_make_the_latency_smaller() -> None:
     assert history.intervals[0].latency_s == 0.5
 
 
+def test_of_lines_of_provider_batches_there_is_no_latency() -> None:
+    history = watched(10)
+    seen = replace(counts(done=12), latency_ms=counts(done=10).latency_ms)
+    history.add(status(seen), 102.0)
+    assert history.intervals[0].latency_s is None
+
+
 @pytest.mark.parametrize(
     ("values", "width", "line"),
     [

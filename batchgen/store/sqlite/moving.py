@@ -23,7 +23,8 @@ from batchgen.store.tables import (
 )
 
 _OTHERS = {"enqueue": "another batchgen is enqueueing into it",
-           "reparse": "another batchgen parses its answers again"}  # fmt: skip
+           "reparse": "another batchgen parses its answers again",
+           "batches": "another batchgen sends provider batches"}  # fmt: skip
 _REFUSING = [table for table in (*TABLES, *OF_THE_LIVING) if table not in OF_FILES]
 _AT_A_TIME = 64  # of rows that were one by one, each would wait for Python's lock
 _NEW_KEYS = (

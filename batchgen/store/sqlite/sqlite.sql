@@ -1056,12 +1056,13 @@ select count(*), min(r.finished_at)
    and (:experiment_id is null or w.experiment_id = :experiment_id);
 
 -- name: recent_latencies
--- Of the newest calls only: where nothing was ever answered, the search would not end.
+-- Of the newest calls only: where nothing was ever answered, the search would not end. A line of a
+-- provider batch has none.
 select a.latency_ms
   from (select item_id, latency_ms, outcome from attempts where seq > :after
          order by seq desc limit :limit) a
   cross join work w on w.item_id = a.item_id
- where a.outcome = 'answered'
+ where a.outcome = 'answered' and a.latency_ms is not null
    and (:experiment_ids is null
         or w.experiment_id in (select value from json_each(:experiment_ids)));
 

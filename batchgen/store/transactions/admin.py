@@ -30,7 +30,11 @@ def delete_experiment(db: Transaction, experiment_id: int) -> None:
 
 def _delete(db: Transaction, experiment_id: int) -> None:
     which = {"experiment_id": experiment_id}
-    (running,) = db.execute("count_running", which).fetchone()
+    running, at_provider = db.execute("count_running", which).fetchone()
+    if at_provider:
+        raise UsageError(
+            f"{at_provider} of its rows are at the provider, in batches.", Remedy.END_BATCHES
+        )
     if running:
         raise UsageError(f"{running} of its items are being worked on.", Remedy.STOP_WORKERS)
     for query in (

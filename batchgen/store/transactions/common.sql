@@ -48,7 +48,10 @@ update variants set recipe_id = :recipe_id, added_at = :now
  where experiment_id = :experiment_id and number = :number;
 
 -- name: count_running
-select count(*) from work where experiment_id = :experiment_id and state = 'running';
+-- And how many of these are at a provider.
+select count(*), count(*) filter (where worker_id in (
+         select worker_id from provider_batches where state <> 'closed'))
+  from work where experiment_id = :experiment_id and state = 'running';
 
 -- name: count_rows
 -- Of all variants, with those of samples.

@@ -111,7 +111,10 @@ class _Later:
             way = _way(self._db, step.experiment_id, recipe_id, self._mode)
             one = _planned(self._db, way, self._mode, 1)
             if one.choice or one.running:
-                return replace(first, choice=one.choice, running=one.running, step=step.name)
+                return replace(
+                    first, choice=one.choice, running=one.running, at_provider=one.at_provider,
+                    step=step.name,
+                )  # fmt: skip
             self._ways.append((way, one))
         asked = Counter(first.asked)
         for _, one in self._ways:
@@ -182,8 +185,9 @@ def _planned(db: Transaction, way: _Way, mode: OtherRecipe, samples: int) -> Int
         return replace(intake, choice=_choice(db, row, way.newest))
     if way.choice:
         asked = sum(group.n for group in _rows_to_ask(db, row, way.choice))
-        (running,) = db.execute("count_running", row).fetchone() if asked else (0,)
-        return replace(intake, asked={way.experiment_id: asked}, running=running)
+        running, theirs = db.execute("count_running", row).fetchone() if asked else (0, 0)
+        asked_anew = {way.experiment_id: asked}
+        return replace(intake, asked=asked_anew, running=running, at_provider=theirs)
     return intake if way.is_present else replace(intake, variant=way.variant + 1)
 
 
