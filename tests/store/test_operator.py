@@ -398,7 +398,8 @@ def test_a_name_that_is_taken_is_refused(table: Table) -> None:
     with pytest.raises(UsageError) as caught:
         table.run(admin.rename_experiment, 1, "two")
     assert str(caught.value) == "experiment 'two' exists already; choose another name."
-    assert table.query("select id, name from experiments") == [(1, "one"), (2, "two")]
+    found = table.query("select id, name from experiments order by id")
+    assert found == [(1, "one"), (2, "two")]
 
 
 def test_an_experiment_that_is_worked_on_is_not_deleted(table: Table) -> None:
