@@ -14,6 +14,37 @@ from batchgen.worker.requests import Prepared
 from batchgen.worker.stats import Halt, HaltKind
 
 
+class WorstCases:
+    """The most that calls can use, by the prices at their servers."""
+
+    def __init__(self, budget: Budget, prices_at: Callable[[str], Prices]) -> None:
+        self._needs_cost = budget.max_cost_usd is not None
+        self._prices_at = prices_at
+
+    def of(self, item: Item, prepared: Prepared) -> WorstCase:
+        """Raises ConfigError when the most that the call can cost is not known, InputError when the
+        reason lies in what this item alone asks for."""
+        try:
+            return self._of(item, prepared)
+        except ConfigError as exc:
+            if not self._is_bounded_without_its_own(item, prepared):
+                raise
+            raise InputError(f"the item's own params cannot be kept to a budget. {exc}") from exc
+
+    def _of(self, item: Item, prepared: Prepared) -> WorstCase:
+        prices = self._prices_at(item.server)
+        return prices.worst_case(prepared.body, prepared.endpoint, needs_cost=self._needs_cost)
+
+    def _is_bounded_without_its_own(self, item: Item, prepared: Prepared) -> bool:
+        """Whether the item alone, and not its recipe, asks for what has no limit or no price."""
+        body = prepared.renderer.request_body(replace(prepared.input, params={}))
+        try:
+            self._of(item, replace(prepared, body=body))
+        except ConfigError:
+            return False
+        return True
+
+
 class BudgetGuard:
     """The guard of one worker. `prices_at` are those of a server. `reserve` returns when the
     reservation is durable, or refused; it calls `halt` when the budget has nothing left for a call,
@@ -32,6 +63,7 @@ class BudgetGuard:
         waits: Callable[[BudgetWait], None],
     ) -> None:
         self._budget = budget
+        self._worst_cases = WorstCases(budget, prices_at)
         self._prices_at = prices_at
         self._store = store
         self._reserve = reserve
@@ -45,12 +77,7 @@ class BudgetGuard:
 
         Raises ConfigError when the most that it can cost is not known, InputError when the reason
         lies in what this item alone asks for."""
-        try:
-            worst = self._worst_case(item, prepared)
-        except ConfigError as exc:
-            if not self._is_bounded_without_its_own(item, prepared):
-                raise
-            raise InputError(f"the item's own params cannot be kept to a budget. {exc}") from exc
+        worst = self._worst_cases.of(item, prepared)
         reservation = Reservation(item, worst.tokens, worst.cost_usd or 0.0)
         grant = await self._reserve(reservation)
         if grant is not Grant.YES:
@@ -86,17 +113,3 @@ class BudgetGuard:
         remedy = Remedy.RAISE_COST_BUDGET if in_dollars else Remedy.RAISE_TOKEN_BUDGET
         words = no_room_in_budget(self._budget, spent, wait, in_dollars=in_dollars)
         self._halt(Halt(words, remedy, HaltKind.BUDGET))
-
-    def _worst_case(self, item: Item, prepared: Prepared) -> WorstCase:
-        needs_cost = self._budget.max_cost_usd is not None
-        prices = self._prices_at(item.server)
-        return prices.worst_case(prepared.body, prepared.endpoint, needs_cost=needs_cost)
-
-    def _is_bounded_without_its_own(self, item: Item, prepared: Prepared) -> bool:
-        """Whether the item alone, and not its recipe, asks for what has no limit or no price."""
-        body = prepared.renderer.request_body(replace(prepared.input, params={}))
-        try:
-            self._worst_case(item, replace(prepared, body=body))
-        except ConfigError:
-            return False
-        return True

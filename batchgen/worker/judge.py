@@ -24,11 +24,11 @@ from batchgen.items import (
     Reply,
     Trouble,
 )
-from batchgen.llm.decide import MAY_BE_CHARGED, Blame, decide_on_answer, decide_on_failure
+from batchgen.llm.decide import Blame, decide_on_answer, decide_on_failure
 from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.text.foreign_json import shorten
-from batchgen.text.json_text import storable
 from batchgen.text.sentences import as_sentence
+from batchgen.worker.attempts import attempt_of
 from batchgen.worker.controller import Call
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.halts import NOT_TRUE, outage, refused
@@ -39,7 +39,6 @@ from batchgen.worker.servers import LeftOut, Server, Servers
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, HaltKind, Stats
 
-_MOST_CHARS_OF_FAILURE = 1024 * 1024
 _TELL_AGAIN_MS = 60_000
 # Calls to see that an outage lasts: a server that is full says the same, and may serve the other
 # workers.
@@ -334,29 +333,4 @@ def plain_attempt(called: CallResult | None) -> Attempt:
 
 
 def _attempt(called: CallResult, cost_usd: float | None) -> Attempt:
-    reply, verdict = called.reply, called.verdict
-    request_id = reply.headers.get("x-request-id")
-    kept = Attempt(
-        finished_at=reply.started_at + reply.latency_ms,
-        latency_ms=reply.latency_ms,
-        http_status=reply.status,
-        request_id=None if request_id is None else storable(request_id),
-        model=verdict.model,
-        finish_reason=verdict.finish_reason,
-        usage=verdict.usage,
-        cost_usd=cost_usd,
-        server=called.server,
-        response=verdict.text if isinstance(verdict, Answer) else None,
-        vector=verdict.vector if isinstance(verdict, Answer) else None,
-        body=verdict.rest if isinstance(verdict, Answer) else None,
-    )
-    return kept if isinstance(verdict, Answer) else _failed(kept, verdict, reply)
-
-
-def _failed(kept: Attempt, failure: Failure, reply: Reply) -> Attempt:
-    may_be_charged = failure.has_begun or failure.reason in MAY_BE_CHARGED
-    return replace(
-        kept, reason=failure.reason, error=failure.message,
-        body=reply.body and reply.body[:_MOST_CHARS_OF_FAILURE],
-        may_be_charged=reply.sent and may_be_charged,
-    )  # fmt: skip
+    return attempt_of(called.reply, called.verdict, cost_usd, called.server)
