@@ -16,6 +16,15 @@ def stopping_line(now: bool, in_flight: int, grace_s: float) -> str:
     return f"stopping: {calls} in flight, waiting up to {grace_s:g} s. Ctrl-C again stops at once."
 
 
+def leaving_line(requests: int) -> str:
+    """What a signal does to a run in provider batches."""
+    go_on = "goes" if requests == 1 else "go"
+    return (
+        f"stopping: {counted(requests, 'request')} in provider batches {go_on} on at the provider; "
+        "run the same command to collect them."
+    )
+
+
 def say_result(session: Session, result: WorkResult) -> None:
     """The closing lines: what is done, why not all of it, and what to do next."""
     counts, stats = result.counts, result.stats

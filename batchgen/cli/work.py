@@ -14,7 +14,14 @@ from batchgen.cli.hints import with_hint
 from batchgen.cli.options import force_option, step_option
 from batchgen.cli.parsing import load_present_parsers
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.cli.working import OnRay, processes_option, work_on, work_options
+from batchgen.cli.working import (
+    BatchFlags,
+    OnRay,
+    batch_options,
+    processes_option,
+    work_on,
+    work_options,
+)
 from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
 from batchgen.jobs.asked import Asked, asked_of
@@ -39,9 +46,12 @@ if TYPE_CHECKING:
         "batchgen work --experiment answers --experiment scores",
         "batchgen work --step judge -c 10",
         "batchgen work -o results.jsonl",
+        "batchgen work --batch",
+        "batchgen work --batch --no-wait",
     )
 )
 @work_options
+@batch_options
 @processes_option
 @click.option(
     "--on",
@@ -73,9 +83,9 @@ if TYPE_CHECKING:
 @force_option
 @click.pass_obj
 def work(
-    session: Session, options: dict[str, Any], processes: int, place: str | None,
-    workers: int | None, named: tuple[str, ...], step: str | None, all_experiments: bool,
-    output: Path | None, force: bool,
+    session: Session, options: dict[str, Any], in_batches: BatchFlags, processes: int,
+    place: str | None, workers: int | None, named: tuple[str, ...], step: str | None,
+    all_experiments: bool, output: Path | None, force: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -86,6 +96,7 @@ def work(
     if named and all_experiments:
         raise UsageError("--all: are all of them, so it does not go with --experiment.")
     _check_place(place, workers, processes)
+    in_batches.check(processes=processes, on_cluster=place is not None)
     config = session.config()
     names = named or (config.output_data.experiment_name,)
 
@@ -118,6 +129,7 @@ def work(
                 output=output,
                 present=present,
                 force=force,
+                in_batches=in_batches,
             )
         _say_where_more_is(session, scope)
         return result.exit_code

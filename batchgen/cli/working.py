@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from msgspec import Struct
 
 from batchgen.cli.hints import commands
 from batchgen.cli.options import LIMIT, gathered
 from batchgen.cli.parsing import stay_up_to_date
 from batchgen.cli.process import tune_for_work
-from batchgen.cli.run_messages import say_result, stopping_line
+from batchgen.cli.run_messages import leaving_line, say_result, stopping_line
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.display.run import RunDisplay
@@ -106,6 +107,38 @@ processes_option = click.option(
 )  # fmt: skip
 
 
+class BatchFlags(Struct, frozen=True):
+    """With `batch`, what is pending goes in provider batches, until nothing is left; with `no_wait`
+    for one round."""
+
+    batch: bool = False
+    no_wait: bool = False
+
+    def check(self, *, processes: int = 1, on_cluster: bool = False) -> None:
+        """Raises UsageError for what does not go together."""
+        if self.no_wait and not self.batch:
+            raise UsageError("--no-wait: goes with --batch.")
+        if self.batch and (processes > 1 or on_cluster):
+            given = "--on" if on_cluster else "--processes"
+            raise UsageError(f"{given}: does not go with --batch: one process sends and collects.")
+
+
+ONLINE = BatchFlags()
+batch_options = gathered(
+    "in_batches",
+    BatchFlags,
+    click.option(
+        "--batch", is_flag=True,
+        help="In provider batches, at their price: collect what is over, send what is pending, and "
+             "wait. Run it again after whatever happened; the batches go on at the provider.",
+    ),
+    click.option(
+        "--no-wait", is_flag=True,
+        help="With --batch: one round of that, and no waiting; for cron.",
+    ),
+)  # fmt: skip
+
+
 class OnRay(NamedTuple):
     """So many workers on a cluster; None: one on each node."""
 
@@ -120,7 +153,7 @@ class OnRay(NamedTuple):
 async def work_on(
     session: Session, store: Store, config: Config, spec: WorkSpec, processes: int = 1, *,
     on_ray: OnRay | None = None, output: Path | None = None, present: Mapping[int, Present],
-    force: bool = False,
+    force: bool = False, in_batches: BatchFlags = ONLINE,
 ) -> WorkResult:  # fmt: skip
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
     kept up to date meanwhile; with `force` also where another file is. `present` are the parsers
@@ -147,7 +180,10 @@ async def work_on(
     showing = nullcontext() if session.quiet else display.showing(look)
 
     def announce() -> None:
-        display.say(stopping_line(stop.now.is_set(), stats.in_flight, spec.grace_s))
+        if in_batches.batch:
+            display.say(leaving_line(stats.in_flight))
+        else:
+            display.say(stopping_line(stop.now.is_set(), stats.in_flight, spec.grace_s))
 
     with stop_on_signal(stop, announce):
         async with _kept_up_to_date(live, stop, display), showing:
@@ -160,7 +196,17 @@ async def work_on(
                 show_attempt = display.say if session.verbose else None
                 with closing(LogFile(config.log_dir, display.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
-                    result = await work(store, config, spec, context, present, begun=tune_for_work)
+                    if in_batches.batch:
+                        from batchgen.jobs.batch_work import work_in_batches  # here: few do
+
+                        result = await work_in_batches(
+                            store, config, spec, context,
+                            present=present, waits=not in_batches.no_wait, say=display.say,
+                        )  # fmt: skip
+                    else:
+                        result = await work(
+                            store, config, spec, context, present, begun=tune_for_work
+                        )
     await stay_up_to_date(session, store, config, present)
     say_result(session, result)
     if config.steps:

@@ -56,6 +56,8 @@ create table provider_batches (
 );
 
 create index provider_batches_unclosed on provider_batches (id) where state <> 'closed';
+create index provider_batches_with_files on provider_batches (id)
+  where state = 'closed' and files_gone = 0;
 create index provider_batches_of_recipe on provider_batches (experiment_id, recipe_id);
 
 -- As they are told of.

@@ -1,6 +1,6 @@
 """Files at a provider, as all of them have them: sent up, read down line by line, and deleted."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from typing import BinaryIO
 from urllib.parse import quote
@@ -43,17 +43,27 @@ class Files:
         """As `BatchServer.lines`."""
         for file_id in filter(None, dict.fromkeys((seen.output_file, seen.error_file))):
             is_unproven = file_id == seen.output_file
-            splitter = LineSplitter()
-            async with aclosing(self._pieces(file_id)) as pieces:
-                async for piece in pieces:
-                    for line in splitter.feed(piece):
-                        if not line or line.isspace():
-                            continue
-                        found = self._reader.read(line)
-                        if is_unproven:
-                            _check_is_answer(found)
-                            is_unproven = False
-                        yield found
+            async with aclosing(self._lines(file_id)) as lines:
+                async for line in lines:
+                    if not line or line.isspace():
+                        continue
+                    found = self._reader.read(line)
+                    if is_unproven:
+                        _check_is_answer(found)
+                        is_unproven = False
+                    yield found
+
+    async def custom_ids(self, input_file: str, lines: Collection[int]) -> dict[int, str]:
+        """As `BatchServer.custom_ids`."""
+        found: dict[int, str] = {}
+        number = 0
+        async with aclosing(self._lines(input_file)) as all_lines:
+            async for line in all_lines:
+                number += 1
+                custom_id = self._reader.read(line).custom_id if number in lines else None
+                if custom_id is not None:
+                    found[number] = custom_id
+        return found
 
     async def forget(self, file_ids: Sequence[str]) -> bool:
         """As `BatchServer.forget`."""
@@ -62,6 +72,14 @@ class Files:
             reply = await self._transport.call("DELETE", f"/files/{quoted(file_id)}")
             are_gone &= reply.status == 404 or (reply.fault is None and is_success(reply.status))
         return are_gone
+
+    async def _lines(self, file_id: str) -> AsyncGenerator[bytes, None]:
+        """Each line of the file; one may be empty."""
+        splitter = LineSplitter()
+        async with aclosing(self._pieces(file_id)) as pieces:
+            async for piece in pieces:
+                for line in splitter.feed(piece):
+                    yield line
 
     async def _pieces(self, file_id: str) -> AsyncGenerator[bytes, None]:
         """Of the file, with an end for its last line."""

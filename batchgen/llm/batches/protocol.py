@@ -5,7 +5,7 @@ answers. Every provider does it in its own words; what differs ends here, so tha
 answer file is a `Reply` as an online call would have had it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -128,10 +128,14 @@ class BatchServer(Protocol):
     async def get(self, batch_id: str) -> Seen | None:
         """None: the provider knows of no such batch under this key. Raises BatchServerError."""
 
-    def lines(self, seen: Seen) -> AsyncIterator[BatchLine]:
+    def lines(self, seen: Seen) -> AsyncGenerator[BatchLine, None]:
         """Those of its output file, then those of its error file, in the provider's order. It ends
         only when both were read to their ends; else it raises BatchServerError, however much came
         before. To be closed (`aclose`) by who does not read it to its end."""
+
+    async def custom_ids(self, input_file: str, lines: Collection[int]) -> dict[int, str]:
+        """Those of these lines of an uploaded file, from 1, as far as it has them: a provider names
+        what is wrong with a file by them. Raises BatchServerError."""
 
     async def cancel(self, batch_id: str) -> None:
         """Ask for it; it may take a while, and what is answered by then is kept and billed. A batch

@@ -1,7 +1,7 @@
 """What is the same at all providers that take requests in files and list their batches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 from batchgen.endpoints import Endpoint
@@ -103,6 +103,9 @@ class FileBatches(ABC):
 
     def lines(self, seen: Seen) -> AsyncGenerator[BatchLine, None]:
         return self._files.lines(seen)
+
+    async def custom_ids(self, input_file: str, lines: Collection[int]) -> dict[int, str]:
+        return await self._files.custom_ids(input_file, lines)
 
     async def cancel(self, batch_id: str) -> None:
         reply = await self._transport.call("POST", f"{self.path}/{quoted(batch_id)}/cancel")

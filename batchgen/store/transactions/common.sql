@@ -194,6 +194,10 @@ select * from batches where state <> 'closed' order by number;
 -- The newest first, before one.
 select * from batches where number < :before order by number desc limit :limit;
 
+-- name: batches_with_files
+-- Closed ones whose files may still be at the provider, the newest first.
+select * from batches where state = 'closed' and files_gone = 0 order by number desc limit :limit;
+
 -- name: batch_of_token
 select id from provider_batches where token = :token;
 

@@ -7,12 +7,14 @@ from msgspec.structs import replace
 
 from batchgen.items import Item
 from batchgen.store.batch_records import BatchState, ProviderBatch
+from batchgen.store.transactions.budget import look_at_budget
 from batchgen.store.transactions.claimed import items_claimed
 from batchgen.store.transactions.rows import listed, rows_of
 
 if TYPE_CHECKING:
     from batchgen.store.database import Reads
     from batchgen.store.transaction import Transaction
+    from batchgen.store.values import Budget, Spent
 
 _NEWEST = 2**62
 
@@ -30,6 +32,14 @@ class KnownBatches:
     async def newest(self, limit: int, before: int | None = None) -> list[ProviderBatch]:
         """The newest first, those before number `before`."""
         return await self._db.read(newest_batches, limit, before)
+
+    async def with_files(self, limit: int = 100) -> list[ProviderBatch]:
+        """Closed ones whose files may still be at the provider, the newest first."""
+        return await self._db.read(batches_with_files, limit)
+
+    async def booked(self, budget: "Budget") -> "tuple[Spent, Spent]":
+        """What is spent of a budget, and what is reserved, for calls and for batches."""
+        return await self._db.read(look_at_budget, budget)
 
     async def batch(self, number: int) -> ProviderBatch | None:
         return await self._db.read(batch_of, number)
@@ -50,6 +60,10 @@ def unclosed(db: "Transaction") -> list[ProviderBatch]:
 def newest_batches(db: "Transaction", limit: int, before: int | None) -> list[ProviderBatch]:
     which = {"limit": limit, "before": _NEWEST if before is None else before}
     return _batches(rows_of(db, "newest_batches", ProviderBatch, which))
+
+
+def batches_with_files(db: "Transaction", limit: int) -> list[ProviderBatch]:
+    return _batches(rows_of(db, "batches_with_files", ProviderBatch, {"limit": limit}))
 
 
 def batch_of(db: "Transaction", number: int) -> ProviderBatch | None:

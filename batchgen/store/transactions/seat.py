@@ -19,6 +19,7 @@ from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import budget as budgets
 from batchgen.store.transactions import capacities, queue, steering
 from batchgen.store.transactions.ahead import take_calls_ahead
+from batchgen.store.transactions.finish import give_back
 from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.suspects import forget_trials_of_other_runs
 from batchgen.store.values import (
@@ -225,6 +226,17 @@ class Seat:
     async def charge(self, items: Sequence[Item]) -> None:
         """One more try used up by each."""
         await self._db.write_beside(queue.charge, items)
+
+    async def give_back(self) -> int:
+        """All that it has claimed goes back, untouched; how many rows these were."""
+
+        def transaction(db: Transaction) -> int:
+            return give_back(
+                db, self.id, crashed=False, sends=self._kind is WorkerKind.SENDER,
+                max_crashes=self._max_crashes, now=now_ms(),
+            )  # fmt: skip
+
+        return await self._db.write(transaction)
 
     async def conclude_trials(self, want: ClaimRequest) -> dict[str, Condemned]:
         """When this worker has asked all that it was to ask: by server, of those that no other

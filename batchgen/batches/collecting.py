@@ -1,0 +1,285 @@
+"""The lines of a batch that is over become outcomes of its rows, and the batch is closed.
+
+Each chunk of lines is one transaction, and a line counts only while its row is still claimed by the
+batch: so to read the files again, after a crash or a download that broke off, changes nothing. What
+the user's code is to parse goes back to pending with its answer, durable, for whoever parses it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from batchgen.batches.judging import Judged, LineJudge
+from batchgen.batches.place import Ground, Place
+from batchgen.batches.sizes import REFUSED_WHOLE
+from batchgen.batches.spool import claim_in
+from batchgen.errors import InputError, TemplateError
+from batchgen.items import (
+    Decision,
+    Fail,
+    Failure,
+    Item,
+    KeepAnswer,
+    Outcome,
+    ParseLater,
+    Reason,
+    Release,
+)
+from batchgen.llm.batches import BatchLine, BatchServerError, LineProblem, Seen, Standing
+from batchgen.store import Claim, ProviderBatch, Reserved, Spent, Store, claim_of
+from batchgen.userfunctions import text_of
+from batchgen.worker.budget import WorstCases
+from batchgen.worker.fallback import internal_error
+from batchgen.worker.halts import refused
+from batchgen.worker.parsing import AnswerParser
+from batchgen.worker.requests import Prepared, Requests
+
+_CHUNK_LINES, _CHUNK_BYTES = 500, 4 << 20
+_PAGE = 500
+_TOKEN_LIMIT = ("token_limit", "enqueued")
+_OF_ALL_LINES = ("model", "endpoint", "url", "api_key")
+
+
+class Collected(NamedTuple):
+    """`is_closed`: the batch holds no row any more. Else why not: its files could not be read to
+    their ends (`trouble`), or it was stopped."""
+
+    is_closed: bool
+    trouble: Failure | None = None
+
+
+class Collector:
+    """Collects for one run."""
+
+    def __init__(
+        self, ground: Ground, store: Store, requests: Requests, judge: LineJudge,
+        parser: AnswerParser,
+    ) -> None:  # fmt: skip
+        self._ground = ground
+        self._store = store
+        self._requests = requests
+        self._judge = judge
+        self._parser = parser
+
+    async def collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> Collected:
+        """All that the files of a batch have, and what follows for the rows that they do not
+        name."""
+        if seen.standing is Standing.FAILED:
+            await self._give_back(batch, seen, place)
+            return Collected(is_closed=True)
+        reading = _Reading(batch, place)
+        try:
+            async with aclosing(place.server.lines(seen)) as lines:
+                async for chunk in _chunks(lines):
+                    await self._settle(reading, chunk)
+                    if self._ground.is_stopped:
+                        return Collected(is_closed=False)
+        except BatchServerError as exc:
+            return Collected(is_closed=False, trouble=exc.failure)
+        self._tell_of_strays(reading)
+        await self._settle_unnamed(reading, seen)
+        await self._store.batches.close(batch.number)
+        return Collected(is_closed=True)
+
+    async def _settle(self, reading: "_Reading", lines: Sequence[BatchLine]) -> None:
+        claims = reading.new_claims(lines)
+        held = {
+            claim_of(item): item
+            for item in await self._store.batches.claims(
+                reading.batch.number, [item_id for item_id, _ in claims]
+            )
+        }
+        outcomes = [
+            await self._outcome(held[claim], line, reading)
+            for claim, line in claims.items()
+            if claim in held
+        ]
+        await self._write(reading.batch, outcomes)
+
+    async def _outcome(self, item: Item, line: BatchLine, reading: "_Reading") -> Outcome:
+        """What a line makes of its row. A bug costs one row, and not what its call brought."""
+        judged: Judged | None = None
+        try:
+            prepared = await self._requests.prepare(item)
+            if item.parser_id != prepared.parser_id:
+                item = replace(item, parser_id=prepared.parser_id)
+            judged = self._judge.judge(item, prepared, line, reading.place, answers=reading.answers)
+            reading.observe(judged)
+            if judged.halt is not None:
+                self._ground.halt(refused(judged.halt, reading.place.spec))
+            decision = await self._decide(item, prepared, judged)
+        except (TemplateError, InputError) as exc:
+            decision = Fail(Reason.REJECTED, text_of(exc))
+        except Exception as exc:
+            decision = internal_error(exc, has_answer=_has_answer(judged))
+        attempts = () if judged is None or judged.attempt is None else (judged.attempt,)
+        return Outcome(item, attempts, decision)
+
+    async def _decide(self, item: Item, prepared: Prepared, judged: Judged) -> Decision:
+        attempt, decision = judged.attempt, judged.decision
+        if not isinstance(decision, KeepAnswer) or attempt is None:
+            return decision
+        if prepared.parser.kind != "inline":
+            return ParseLater()
+        text = attempt.response or ""
+        return await self._parser.parse(item, prepared, text, attempt.vector)
+
+    async def _settle_unnamed(self, reading: "_Reading", seen: Seen) -> None:
+        """Of rows that no line was of: what was cancelled was not asked; else it may have been."""
+        batch, after = reading.batch, 0
+        while items := await self._store.batches.open_claims(batch.number, after, _PAGE):
+            after = items[-1].id
+            if seen.standing is Standing.CANCELLED:
+                await self._write(batch, [Outcome(item, (), Release()) for item in items])
+                continue
+            reserved = await self._most(items, reading.place)
+            outcomes = [self._judge.unheard(item) for item in items]
+            await self._write(batch, outcomes, reserved)
+            self._ground.warn(
+                f"batch {batch.number}: its files have no line for {len(items)} of its rows: each "
+                "is counted as sent, answer unknown."
+            )
+
+    async def _most(self, items: Sequence[Item], place: Place) -> dict[Claim, Reserved]:
+        """The most that each can have cost, where there is a budget."""
+        if self._ground.spec.budget is None:
+            return {}
+        worst_cases = WorstCases(self._ground.spec.budget, lambda _: place.prices)
+        found = {}
+        for item in items:
+            worst = worst_cases.of(item, await self._requests.prepare(item))
+            most = Spent(worst.tokens, worst.cost_usd or 0.0)
+            found[claim_of(item)] = Reserved(most, worst.tokens)
+        return found
+
+    async def _write(
+        self, batch: ProviderBatch, outcomes: Sequence[Outcome],
+        reserved: Mapping[Claim, Reserved] | None = None,
+    ) -> None:  # fmt: skip
+        if not outcomes:
+            return
+        await self._store.batches.collect(batch.number, outcomes, reserved or {})
+        stats, log = self._ground.context.stats, self._ground.context.log
+        for outcome in outcomes:
+            stats.calls += len(outcome.attempts)
+            if outcome.attempt is not None:
+                log.attempt(outcome.item, outcome.attempt, outcome.decision)
+
+    def _tell_of_strays(self, reading: "_Reading") -> None:
+        number = reading.batch.number
+        if reading.foreign:
+            self._ground.warn(
+                f"batch {number}: {reading.foreign} lines of its files are of no request of it, "
+                f"and are passed over; the first: {reading.first_foreign!r}"
+            )
+        if reading.repeated:
+            self._ground.warn(
+                f"batch {number}: {reading.repeated} requests have more than one line in its "
+                "files; the first one counts."
+            )
+
+    async def _give_back(self, batch: ProviderBatch, seen: Seen, place: Place) -> None:
+        """A batch was refused: nothing ran. The lines that are to blame cost their own rows only;
+        where none is named, the next file is half as large."""
+        said = seen.problems[0].message if seen.problems else f"the provider says {seen.status}"
+        of_lines = {one.line: one for one in seen.problems if one.line is not None}
+        if any(_names(one, _TOKEN_LIMIT) for one in seen.problems):
+            await self._release(batch, f"{REFUSED_WHOLE}{said}")
+        elif of_lines and (to_blame := await self._rows_of(batch, of_lines, place)):
+            await self._write(batch, to_blame)
+            await self._release(batch, f"{len(to_blame)} of its requests were refused: {said}")
+        elif any(_names(one, _OF_ALL_LINES) for one in seen.problems):
+            await self._release(batch, said)
+            failure = Failure(Reason.REJECTED, said, halt="the provider refuses the batch.")
+            self._ground.halt(refused(failure, place.spec))
+        elif batch.requests == 1:
+            items = await self._store.batches.open_claims(batch.number, 0, 1)
+            fail = Fail(Reason.REJECTED, f"the provider refuses a batch of this alone: {said}")
+            await self._write(batch, [Outcome(item, (), fail) for item in items])
+            await self._release(batch, said)
+        else:
+            await self._release(batch, f"{REFUSED_WHOLE}{said}")
+
+    async def _release(self, batch: ProviderBatch, why: str) -> None:
+        rows = await self._store.batches.release(batch.number, why)
+        self._ground.warn(
+            f"batch {batch.number} was refused by the provider: {why}. Nothing of it ran; {rows} "
+            "rows are pending again."
+        )
+
+    async def _rows_of(
+        self, batch: ProviderBatch, problems: Mapping[int, LineProblem], place: Place
+    ) -> list[Outcome]:
+        """The rows of these lines of the input file; none where that cannot be read any more."""
+        try:
+            ids = await place.server.custom_ids(batch.input_file, problems.keys())
+        except BatchServerError:
+            return []
+        claims = {
+            claim: problems[line]
+            for line, custom_id in ids.items()
+            if (claim := claim_in(custom_id, batch.token)) is not None
+        }
+        items = await self._store.batches.claims(batch.number, [item_id for item_id, _ in claims])
+        return [
+            Outcome(item, (), Fail(Reason.REJECTED, _words(claims[claim_of(item)])))
+            for item in items
+            if claim_of(item) in claims
+        ]
+
+
+class _Reading:
+    """What is known of one pass over the files of a batch."""
+
+    def __init__(self, batch: ProviderBatch, place: Place) -> None:
+        self.batch = batch
+        self.place = place
+        self.answers = False
+        self.foreign = self.repeated = 0
+        self.first_foreign = ""
+        self._read: set[Claim] = set()
+
+    def new_claims(self, lines: Sequence[BatchLine]) -> dict[Claim, BatchLine]:
+        """Those that no line before was of."""
+        found: dict[Claim, BatchLine] = {}
+        for line in lines:
+            claim = claim_in(line.custom_id, self.batch.token)
+            if claim is None:
+                self.foreign += 1
+                self.first_foreign = self.first_foreign or line.custom_id or line.error_message
+            elif claim in self._read:
+                self.repeated += 1
+            else:
+                self._read.add(claim)
+                found[claim] = line
+        return found
+
+    def observe(self, judged: Judged) -> None:
+        self.answers = self.answers or _has_answer(judged)
+
+
+def _has_answer(judged: Judged | None) -> bool:
+    return judged is not None and judged.attempt is not None and judged.attempt.response is not None
+
+
+async def _chunks(lines: AsyncIterator[BatchLine]) -> AsyncIterator[list[BatchLine]]:
+    chunk, size = list[BatchLine](), 0
+    async for line in lines:
+        chunk.append(line)
+        size += len(line.reply.body or "") if line.reply else 0
+        if len(chunk) >= _CHUNK_LINES or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _names(problem: LineProblem, words: Sequence[str]) -> bool:
+    said = f"{problem.code} {problem.message}".lower()
+    return any(word in said for word in words)
+
+
+def _words(problem: LineProblem) -> str:
+    return f"the provider refused the request: {problem.code}: {problem.message}"

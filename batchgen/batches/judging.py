@@ -1,0 +1,122 @@
+"""What a line of a batch means for its row. There is no pacer and no trial here: a batch is one
+answer of the provider's to thousands of requests, so what most of them got is there to be seen.
+
+| came back                                 | becomes                                              |
+|-------------------------------------------|------------------------------------------------------|
+| an answer                                 | as online: done, or parse, refusal, truncated        |
+| a status of 400, 404 or 422               | rejected                                             |
+| 429                                       | pending, no try used                                 |
+| 5xx                                       | a try used, pending while there are more: the next   |
+|                                           | batch                                                |
+| what says that no request would work      | pending as before, and a halt; where others of the   |
+|                                           | batch were answered, rejected                        |
+| batch_expired                             | a try used, as a timeout                             |
+| batch_cancelled                           | pending, no try used                                 |
+| no line, in a batch that ran to its end   | an unknown call, a try used                          |
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from batchgen.batches.place import Place
+from batchgen.clock import now_ms
+from batchgen.items import (
+    Answer,
+    Attempt,
+    Decision,
+    Fail,
+    Failure,
+    Item,
+    Outcome,
+    Reason,
+    Release,
+    Reply,
+    Retry,
+)
+from batchgen.llm.batches import BatchLine
+from batchgen.llm.decide import Blame, RetryPolicy, decide_on_answer, decide_on_failure
+from batchgen.llm.replies import read_reply
+from batchgen.worker.attempts import attempt_of
+from batchgen.worker.fallback import unknown_attempt
+from batchgen.worker.rejected_parameters import RejectedParameters
+from batchgen.worker.requests import Prepared
+
+_CANCELLED = "batch_cancelled"
+
+
+class Judged(NamedTuple):
+    """The call as it is kept, None if none was made; what is decided (`KeepAnswer`: its answer is
+    to be parsed), and why no request would work, if the line says so."""
+
+    attempt: Attempt | None
+    decision: Decision
+    halt: Failure | None = None
+
+
+class LineJudge:
+    """For the batches of one run."""
+
+    def __init__(self, policy: RetryPolicy, leave_out: Callable[[str, int, str], bool],
+                 warn: Callable[[str], None]) -> None:  # fmt: skip
+        self._policy = policy
+        self._rejected_parameters = RejectedParameters(leave_out, warn)
+        self._rng = Random()
+
+    def judge(
+        self, item: Item, prepared: Prepared, line: BatchLine, place: Place, *, answers: bool
+    ) -> Judged:
+        """`answers`: other lines of the batch have been answered, so key and model are right."""
+        if line.reply is None:
+            return self._not_asked(item, line)
+        reply = line.reply
+        verdict = self._rejected_parameters.interpret(
+            item, prepared, read_reply(reply, prepared.endpoint), reply, place.key
+        )
+        attempt = self._attempt(prepared, reply, verdict, place)
+        if isinstance(verdict, Answer):
+            needs_whole = prepared.parser.needs_whole
+            decision = decide_on_answer(verdict, item, self._policy, needs_whole=needs_whole)
+            return Judged(attempt, decision)
+        if verdict.halt is not None and not (answers or "model" in prepared.input.params):
+            return Judged(attempt, Release(), verdict)
+        return Judged(attempt, self._after(item, replace(verdict, halt=None)))
+
+    def unheard(self, item: Item) -> Outcome:
+        """A batch ran to its end, and nothing in its files is of this row."""
+        said = "the batch has ended, and its files have no line for this row"
+        return Outcome(item, (unknown_attempt(),), self._tried(item, Reason.BAD_RESPONSE, said))
+
+    def _not_asked(self, item: Item, line: BatchLine) -> Judged:
+        if line.error_code == _CANCELLED:
+            return Judged(None, Release())
+        said = line.error_message or line.error_code or "the provider says no more"
+        is_late = "expired" in (line.error_code or "")
+        reason = Reason.TIMEOUT if is_late else Reason.SERVER
+        message = f"not answered in its batch: {line.error_code or 'error'}: {said}"
+        attempt = Attempt(finished_at=now_ms(), reason=reason, error=message)
+        return Judged(attempt, self._tried(item, reason, message))
+
+    def _after(self, item: Item, failure: Failure) -> Decision:
+        blame = Blame.LIMIT if failure.reason is Reason.RATE_LIMIT else Blame.ITEM
+        decision = decide_on_failure(
+            failure, item, self._policy, blame=blame, refusals=1, now=now_ms(), rng=self._rng
+        )
+        if isinstance(decision, Retry):  # the next batch is wait enough
+            return replace(decision, available_at=None)
+        return decision
+
+    def _tried(self, item: Item, reason: Reason, message: str) -> Decision:
+        """A try is used up, if it was not the last."""
+        if item.tries + 1 < self._policy.max_attempts:
+            return Retry(None, charged=True)
+        return Fail(reason, message)
+
+    def _attempt(
+        self, prepared: Prepared, reply: Reply, verdict: Answer | Failure, place: Place
+    ) -> Attempt:
+        cost_usd = place.prices.cost_usd(str(prepared.body["model"]), verdict.usage)
+        kept = attempt_of(reply, verdict, cost_usd, place.key)
+        return replace(kept, latency_ms=None)  # which nobody knows of a call in a batch

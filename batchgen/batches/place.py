@@ -1,0 +1,57 @@
+"""A server at which batches are made, and what of a run all the parts need."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from batchgen.config import BatchConfig
+from batchgen.llm.batches import BatchServer
+from batchgen.llm.prices import Prices
+from batchgen.worker.spec import ServerSpec, WorkSpec
+from batchgen.worker.stats import Halt, RunContext
+
+
+class Place(Struct, frozen=True):
+    """One of the servers of a run: `prices` are those of calls in batches."""
+
+    spec: ServerSpec
+    server: BatchServer
+    prices: Prices
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+
+class Ground(Struct, frozen=True):
+    """What a run stands on. `directory` takes the files of requests while they are filled; `say`
+    tells the user something that is no warning."""
+
+    spec: WorkSpec
+    config: BatchConfig
+    context: RunContext
+    places: tuple[Place, ...]
+    directory: Path
+    say: Callable[[str], None]
+
+    def place(self, key: str) -> Place | None:
+        """None: the config has no such server (any more)."""
+        return next((one for one in self.places if one.key == key), None)
+
+    def warn(self, message: str) -> None:
+        warn = self.context.log.warn
+        warn(message)
+
+    def halt(self, halt: Halt) -> None:
+        """Send nothing more; the first reason counts."""
+        if self.context.stats.halted is None:
+            self.context.stats.halted = halt
+
+    @property
+    def is_halted(self) -> bool:
+        return self.context.stats.halted is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.context.stop.drain.is_set()

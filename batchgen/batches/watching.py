@@ -1,0 +1,185 @@
+"""What the provider says of the batches of a run: one look at its list for all of them."""
+
+from collections.abc import Sequence
+
+from batchgen.batches.collecting import Collector
+from batchgen.batches.place import Ground, Place
+from batchgen.batches.sending import Sender, is_of, since
+from batchgen.clock import now_ms
+from batchgen.items import Failure
+from batchgen.llm.batches import BatchServerError, Seen, Standing
+from batchgen.store import BatchState, ProviderBatch, Store
+from batchgen.worker.halts import refused
+from batchgen.worker.stats import Halt, HaltKind
+
+_LATE_FILE_MS = 600_000  # some tell later which file has the answers
+_LATE_MS = 6 * 3_600_000  # after its time a batch may still be ended in order
+_DAY_MS = 24 * 3_600_000
+_PARTS = {"h": 3_600_000, "d": _DAY_MS, "m": 60_000}
+
+
+class Watcher:
+    """Looks for one run."""
+
+    def __init__(self, ground: Ground, store: Store, sender: Sender, collector: Collector) -> None:
+        self._ground = ground
+        self._store = store
+        self._sender = sender
+        self._collector = collector
+        self._without_file: dict[int, int] = {}  # since when it is over, and names no file
+        self._trouble_since: int | None = None
+        self._told: set[object] = set()  # so that it is told once
+        self.late: set[int] = set()  # batches past their time
+
+    async def look(self) -> list[ProviderBatch]:
+        """At all that is not closed: what is over is collected. Those that are left."""
+        unfinished = await self._store.batches.unfinished()
+        for place in self._ground.places:
+            if of_place := [one for one in unfinished if one.server == place.key]:
+                await self._look_at(of_place, place)
+        self._tell_of_others(unfinished)
+        return await self._store.batches.unfinished()
+
+    async def delete_files(self) -> None:
+        """Those at the provider of batches that are closed, as far as it can be done."""
+        for batch in await self._store.batches.with_files():
+            place = self._ground.place(batch.server)
+            files = [batch.input_file, batch.output_file, batch.error_file]
+            if place and await place.server.forget([one for one in files if one]):
+                await self._store.batches.files_gone(batch.number)
+
+    async def _look_at(self, batches: Sequence[ProviderBatch], place: Place) -> None:
+        try:
+            seen = await place.server.recent(since(batches))
+            self._trouble_since = None
+        except BatchServerError as exc:
+            self._is_away(exc.failure, place)
+            return
+        by_id = {one.batch_id: one for one in seen or ()}
+        for batch in batches:
+            if self._ground.is_stopped:
+                return
+            if batch.state is BatchState.CREATING:
+                await self._sender.go_on(batch, place, seen)
+            else:
+                await self._cancel_twins(batch, seen or (), place)
+                await self._follow(batch, by_id, place)
+
+    async def _follow(
+        self, batch: ProviderBatch, by_id: dict[str, Seen], place: Place
+    ) -> None:  # fmt: skip
+        """One that the provider has made."""
+        assert batch.batch_id is not None
+        try:
+            seen = by_id.get(batch.batch_id) or await place.server.get(batch.batch_id)
+        except BatchServerError as exc:
+            self._is_away(exc.failure, place)
+            return
+        if seen is None:
+            self._ground.halt(Halt(
+                f"batch {batch.number}: {batch.batch_id} is not known under this key at "
+                f"{place.spec.shown_url}. It goes on where it was made: set the key, project and "
+                "URL that it was sent with."
+            ))  # fmt: skip
+            return
+        if not seen.standing.is_over:
+            await self._store.batches.note(
+                batch.number, status=seen.status, answered=seen.answered, failed=seen.failed,
+                expires_at=seen.expires_at,
+            )  # fmt: skip
+            self._watch_the_time(batch, seen)
+        elif not self._waits_for_file(batch, seen):
+            await self._collect(batch, seen, place)
+
+    async def _collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> None:
+        problem = seen.problems[0].message if seen.problems else None
+        await self._store.batches.end(
+            batch.number, status=seen.status, output_file=seen.output_file,
+            error_file=seen.error_file, answered=seen.answered, failed=seen.failed, error=problem,
+        )  # fmt: skip
+        self.late.discard(batch.number)
+        collected = await self._collector.collect(batch, seen, place)
+        if collected.is_closed:
+            self._sender.has_room = True
+            self._ground.say(
+                f"batch {batch.number}: {seen.status}, {seen.answered:,} answered, "
+                f"{seen.failed:,} failed"
+            )
+        elif collected.trouble is not None:
+            self._is_away(collected.trouble, place)
+
+    def _waits_for_file(self, batch: ProviderBatch, seen: Seen) -> bool:
+        """Whether a batch with answers names no file that has them, and may still."""
+        if seen.output_file or seen.error_file or not (seen.answered or seen.failed):
+            return False
+        first_at = self._without_file.setdefault(batch.number, now_ms())
+        return now_ms() - first_at < _LATE_FILE_MS
+
+    async def _cancel_twins(self, batch: ProviderBatch, seen: Sequence[Seen], place: Place) -> None:
+        """Made of the same file: its answers are paid for, and nobody waits for them."""
+        for twin in seen:
+            if twin.batch_id == batch.batch_id or not is_of(twin, batch):
+                continue
+            if twin.standing is Standing.RUNNING:
+                try:
+                    await place.server.cancel(twin.batch_id)
+                except BatchServerError as exc:
+                    self._is_away(exc.failure, place)
+            if self._is_new(twin.batch_id):
+                self._ground.warn(
+                    f"batch {batch.number}: the provider had made it already, as {twin.batch_id}, "
+                    "though its list did not have it. That one is cancelled; what it had answered "
+                    "by then is billed a second time."
+                )
+
+    def _watch_the_time(self, batch: ProviderBatch, seen: Seen) -> None:
+        created_at = seen.created_at or batch.created_at or batch.sealed_at
+        window_ms = _window_ms(self._ground.config.completion_window)
+        expires_at = seen.expires_at or created_at + window_ms
+        if now_ms() < expires_at + _LATE_MS:
+            return
+        self.late.add(batch.number)
+        if self._is_new(("late", batch.number)):
+            self._ground.warn(
+                f"batch {batch.number} ({batch.batch_id}) should have ended "
+                f"{(now_ms() - expires_at) / 3_600_000:.0f} hours ago, and the provider still says "
+                f"{seen.status}. It is never sent again by itself: cancel it, and what it has "
+                "answered is kept; if that is of no use, abandon it."
+            )
+
+    def _is_away(self, failure: Failure, place: Place) -> None:
+        now = now_ms()
+        if failure.halt is not None:
+            self._ground.halt(refused(failure, place.spec))
+            return
+        if self._trouble_since is None:
+            self._trouble_since = now
+            self._ground.warn(
+                f"the provider cannot be asked about its batches: {failure.message}. They go on "
+                "there, and it is asked again."
+            )
+        elif now - self._trouble_since > 1000 * self._ground.spec.stall_s:
+            words = f"the provider could not be asked for {self._ground.spec.stall_s:g} s "
+            words += f"(work.stall_s): {failure.message}. Its batches go on there."
+            self._ground.halt(Halt(words, kind=HaltKind.STALLED))
+
+    def _tell_of_others(self, unfinished: Sequence[ProviderBatch]) -> None:
+        known = {place.key for place in self._ground.places}
+        for batch in unfinished:
+            if batch.server not in known and self._is_new(("elsewhere", batch.number)):
+                self._ground.warn(
+                    f"batch {batch.number} was sent to {batch.base_url}, which is no server of "
+                    "this config: it is left to whoever has that config."
+                )
+
+    def _is_new(self, what: object) -> bool:
+        if what in self._told:
+            return False
+        self._told.add(what)
+        return True
+
+
+def _window_ms(window: str) -> int:
+    """A window as providers write it (24h, 7d); one that they alone can read is a day."""
+    number, unit = window[:-1], window[-1:]
+    return int(number) * _PARTS[unit] if number.isdigit() and unit in _PARTS else _DAY_MS
