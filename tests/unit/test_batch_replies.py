@@ -608,7 +608,7 @@ async def test_who_stops_reading_closes_the_connection(told: Provider) -> None:
     async with listening(serve) as url, opened(url) as server:
         lines = server.lines(DONE)
         assert (await anext(lines)).custom_id == "a"
-        await lines.aclose()  # type: ignore[attr-defined]
+        await lines.aclose()
         async with asyncio.timeout(30):
             await left.wait()
 
