@@ -117,6 +117,6 @@ class LineJudge:
     def _attempt(
         self, prepared: Prepared, reply: Reply, verdict: Answer | Failure, place: Place
     ) -> Attempt:
-        cost_usd = place.prices.cost_usd(str(prepared.body["model"]), verdict.usage)
+        cost_usd = place.prices.cost_usd(prepared.body, verdict.usage)
         kept = attempt_of(reply, verdict, cost_usd, place.key)
         return replace(kept, latency_ms=None)  # which nobody knows of a call in a batch
