@@ -55,7 +55,7 @@ async def work_in_batches(
         for server, one in zip(servers, whole, strict=True):
             opening = open_batch_server(server.model, timeout_s=spec.timeout_s)
             at_provider = await stack.enter_async_context(opening)
-            places.append(Place(one, at_provider, server.prices.in_batches()))
+            places.append(Place(one, at_provider, server.prices.in_batches))
         ground = Ground(
             in_batches, config.batch, context, tuple(places),
             _directory_beside(config.database, config.directory), say,
