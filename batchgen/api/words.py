@@ -25,7 +25,7 @@ REMEDIES: Mapping[Remedy, str] = {
         "(database='postgresql://...'); prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the workers first: pipeline.stop().",
     Remedy.END_BATCHES:
-        "Collect them first, on the command line: batchgen work --batch. Or see: batchgen batches",
+        "Collect or cancel them first, on the command line: see batchgen batches.",
     Remedy.RUN_AGAIN: "Then run the same script again.",
     Remedy.NAME_EXPERIMENT: "Choose with experiment_name=...",
     Remedy.NAME_EXPERIMENTS: "Choose with experiment_name=...",
