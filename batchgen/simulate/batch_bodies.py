@@ -38,22 +38,18 @@ class RefusedError(Exception):
 
 def read_wanted(raw: bytes) -> Wanted:
     """The body of POST /batches. Raises RefusedError."""
-    body = _object(raw)
+    body = object_in(raw)
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not isinstance(body.get(name), str):
             text = f"Missing required parameter: '{name}'."
             raise RefusedError(400, text, name, "missing_required_parameter")
-    endpoint, window = body["endpoint"], body["completion_window"]
-    if endpoint not in _ENDPOINTS:
-        text = f"Invalid value: {endpoint!r}. Supported values are: {', '.join(_ENDPOINTS)}."
-        raise RefusedError(400, text, "endpoint", "invalid_value")
+    endpoint, window = endpoint_in(body), body["completion_window"]
     found = _WINDOW.fullmatch(window)
     if found is None:
         text = f"Invalid value: {window!r}. A supported value is '24h'."
         raise RefusedError(400, text, "completion_window", "invalid_value")
     window_s = int(found[1]) * _SECONDS[found[2]]
-    metadata = _metadata(body.get("metadata"))
-    return Wanted(body["input_file_id"], endpoint, window, window_s, metadata)
+    return Wanted(body["input_file_id"], endpoint, window, window_s, metadata_in(body))
 
 
 def page_of(
@@ -79,7 +75,8 @@ def page_of(
     }
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def object_in(raw: bytes) -> dict[str, Any]:
+    """The body of a request. Raises RefusedError."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -89,7 +86,18 @@ def _object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _metadata(value: Any) -> dict[str, str] | None:
+def endpoint_in(body: Mapping[str, Any]) -> str:
+    """Raises RefusedError."""
+    endpoint = body.get("endpoint")
+    if endpoint not in _ENDPOINTS:
+        text = f"Invalid value: {endpoint!r}. Supported values are: {', '.join(_ENDPOINTS)}."
+        raise RefusedError(400, text, "endpoint", "invalid_value")
+    return str(endpoint)
+
+
+def metadata_in(body: Mapping[str, Any]) -> dict[str, str] | None:
+    """Raises RefusedError."""
+    value = body.get("metadata")
     if value is None:
         return None
     is_one = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())

@@ -1,4 +1,5 @@
-"""The HTTP side of files and batches, as OpenAI has it: /files and /batches."""
+"""The HTTP side of files and batches: /files, and /batches as OpenAI has them. Mistral's are in
+mistral_jobs."""
 
 import asyncio
 import json
@@ -9,13 +10,15 @@ from typing import IO, Any
 from aiohttp import BodyPartReader, web
 
 from batchgen.simulate.arrivals import Arrivals
-from batchgen.simulate.batch import Batch
+from batchgen.simulate.batch import Batch, Wanted
 from batchgen.simulate.batch_bodies import RefusedError, page_of, read_wanted
 from batchgen.simulate.batch_faults import BatchFaults
 from batchgen.simulate.batch_runs import Batches
 from batchgen.simulate.faults import hang_up, until_disconnected
 from batchgen.simulate.files import Files, StoredFile
+from batchgen.simulate.mistral_jobs import MistralJobs
 
+_KINDS = ("files", "batches", "batch/jobs")
 _JSON = {"Content-Type": "application/json"}
 _CHUNK_BYTES = 256 * 1024
 _MOST_BYTES = 512 * 1024 * 1024
@@ -27,8 +30,8 @@ class LostError(Exception):
 
 
 class BatchRequests:
-    """Answers what is sent to /files and /batches, if it is `authorized`. `asked` counts requests
-    by their route, such as `POST /batches/ID/cancel`; `faults` are what happens from now on."""
+    """Answers what is sent to files and batches, if it is `authorized`. `asked` counts requests by
+    their route, such as `POST /batches/ID/cancel`; `faults` are what happens from now on."""
 
     def __init__(
         self, files: Files, batches: Batches, faults: BatchFaults,
@@ -41,6 +44,7 @@ class BatchRequests:
         self._batches = batches
         self._authorized = authorized
         self._arrivals = arrivals
+        jobs = MistralJobs(files, batches, self._make)
         self.routes: Mapping[str, Callable[[web.BaseRequest, str], Awaitable[Any]]] = {
             "POST /files": self._upload,
             "GET /files": self._list_files,
@@ -51,11 +55,15 @@ class BatchRequests:
             "GET /batches": self._list_batches,
             "GET /batches/ID": self._show_batch,
             "POST /batches/ID/cancel": self._cancel,
+            "POST /batch/jobs": jobs.create,
+            "GET /batch/jobs": jobs.list,
+            "GET /batch/jobs/ID": jobs.show,
+            "POST /batch/jobs/ID/cancel": jobs.cancel,
         }
 
     @staticmethod
     def takes(path: str) -> bool:
-        return path.split("/")[1:2] in (["files"], ["batches"])
+        return _kind_of(path) is not None
 
     def hold(self, route: str) -> None:
         """Requests to it are done, but get no reply until `release`."""
@@ -69,8 +77,8 @@ class BatchRequests:
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """`path` is what follows where the API is."""
-        kind, _, rest = path.strip("/").partition("/")
-        of_id, _, action = rest.partition("/")
+        kind = _kind_of(path) or ""
+        of_id, _, action = path.strip("/").removeprefix(kind).lstrip("/").partition("/")
         names = [name for name in (kind, of_id and "ID", action) if name]
         route = f"{request.method} /{'/'.join(names)}"
         try:
@@ -170,7 +178,9 @@ class BatchRequests:
         return file
 
     async def _create(self, request: web.BaseRequest, _: str) -> dict[str, Any]:
-        wanted = read_wanted(await request.content.read())
+        return self._make(read_wanted(await request.content.read())).to_json()
+
+    def _make(self, wanted: Wanted) -> Batch:
         if self.faults.take("dropped_create"):
             raise LostError
         if refusal := self.faults.take("refuse_create"):
@@ -184,7 +194,7 @@ class BatchRequests:
             raise LostError
         if lie := self.faults.take("false_create"):
             raise RefusedError.by(lie)
-        return made.to_json()
+        return made
 
     async def _list_batches(self, request: web.BaseRequest, _: str) -> dict[str, Any]:
         if self.faults.take("no_list"):
@@ -208,6 +218,11 @@ class BatchRequests:
         if batch is None:
             raise RefusedError(404, f"No batch found with id '{batch_id}'.", "batch_id")
         return batch
+
+
+def _kind_of(path: str) -> str | None:
+    """What the path is about, if it is one of `_KINDS`."""
+    return next((one for one in _KINDS if f"{path}/".startswith(f"/{one}/")), None)
 
 
 async def _read_form(

