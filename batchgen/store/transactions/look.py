@@ -155,7 +155,7 @@ def latencies_ms(db: "Transaction", experiment_ids: Sequence[int] | None, after:
         "experiment_ids": None if experiment_ids is None else encode(list(experiment_ids)).decode(),
         "after": after, "limit": 1000,
     }  # fmt: skip
-    return sorted(ms for (ms,) in db.execute("recent_latencies", which) if ms is not None)
+    return sorted(ms for (ms,) in db.execute("recent_latencies", which))
 
 
 def newest_attempt(db: "Transaction") -> int:

@@ -572,6 +572,9 @@ CREATE INDEX provider_batches_of_recipe on provider_batches (experiment_id, reci
 
 CREATE INDEX provider_batches_unclosed on provider_batches (id) where state <> 'closed';
 
+CREATE INDEX provider_batches_with_files on provider_batches (id)
+  where state = 'closed' and files_gone = 0;
+
 CREATE VIEW result_values as
 select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id, r.reparsed,
        r.finished_at, r.children, r.passed_on,
