@@ -54,10 +54,11 @@ class Wanted(Struct, frozen=True):
 
 class Shown(Struct, frozen=True):
     """A page of `rows`, each with its place. What stands before it begins at `previous`, what comes
-    after it at `next`; None: nothing does. So many rows were `looked_at`, `of` about so many; with
-    `is_cut` there was no time for more. `steps` are the names of steps, by experiment, `step` that
-    of which all are, and `lists` the experiments whose rows are elements of lists. `absent` is what
-    the condition looks for and no row has had."""
+    after it at `next`; None: nothing does. So many rows were `looked_at`, `of` about so many, or
+    (`counts_items`) items with all rows of their chains; with `is_cut` there was no time for more.
+    `steps` are the names of steps, by experiment, `step` that of which all are, and `lists` the
+    experiments whose rows are elements of lists. `absent` is what the condition looks for and no
+    row has had."""
 
     rows: tuple[PageRow, ...]
     places: tuple[str, ...]
@@ -71,6 +72,7 @@ class Shown(Struct, frozen=True):
     step: str | None = None
     lists: frozenset[int] = frozenset()
     absent: tuple[str, ...] = ()
+    counts_items: bool = False
 
 
 async def browse(
@@ -251,7 +253,9 @@ class _Search:
                     for place, id_ in hits
                     if begun is None or (place < begun if back else place > begun)
                 ]
-                found.looked_at += begun is None or not begun.row or item != begun.item
+                was_begun = begun is not None and begun.row > 0 and item == begun.item
+                if not was_begun:  # on the page before it was counted
+                    found.looked_at += 1
                 found.end = str(_ChainPlace(item if back else item + 1, 0))
                 if len(found.rows) >= want:
                     return found
@@ -324,7 +328,7 @@ class _Search:
             tuple(rows), tuple(places[row.id] for row in rows), previous, next_,
             found.looked_at, _number_of(firsts, self._wanted), found.is_cut,
             counts, self._steps, self._of.step, self._lists,
-            () if self._where is None else self._where.absent,
+            () if self._where is None else self._where.absent, self.is_of_chains,
         )  # fmt: skip
 
 

@@ -259,10 +259,10 @@ async def test_a_search_says_how_far_it_looked(
     async with viewing(labelled) as viewer:
         answer = await viewer.get("/e/default/items?where=parsed.score+==+0")
         assert ids(answer) == []
-        assert "Searched 51 of 60." in answer.text
+        assert "Searched 51 of 60 rows." in answer.text
         further = await viewer.get(link(answer, "data-go-on"))
         assert ids(further) == ["id-0"]
-        assert "Searched 60, to the end." in further.text
+        assert "Searched 60 rows, to the end." in further.text
 
 
 @pytest.mark.slow
@@ -273,7 +273,7 @@ async def test_a_search_that_fills_a_page_is_not_at_its_end(rows: Viewer) -> Non
     assert "to the end" not in full.text
     last = await rows.get(link(full, 'rel="next"'))
     assert len(ids(last)) == 10
-    assert "Searched 60, to the end." in last.text
+    assert "Searched 60 rows, to the end." in last.text
 
 
 async def test_pages_speak_chinese(rows: Viewer) -> None:
@@ -453,6 +453,42 @@ async def test_columns_are_as_many_as_there_is_room_for(
     assert re.findall(r'<td class="text (\w+)" dir="auto" colspan="(\d)"', listed) == [
         ("spare", "6"), ("instead", "2")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("text.upper()", "TWO WORDS"), ("text.split()", "[&#34;two&#34;, &#34;words&#34;]"),
+     ("text * 100", "two words" * 20), ("{}", "{}"), ("None", "null"), ("len(text)", "9")],
+)  # fmt: skip
+async def test_what_was_parsed_is_shown_also_if_it_has_no_fields(
+    project: Project, simulator: Simulator, value: str, shown: str
+) -> None:
+    simulator.script("Say", Behaviour.ok("two words"))
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    project.write("p.py", f"def parse(text):\n    return {value}\n")
+    project.config("parser: p.py:parse\n")
+    assert (await project.batchgen("reparse", "--all")).code == 0
+    async with viewing(project) as viewer:
+        listed = (await viewer.get("/e/default/items")).text
+        [cell] = re.findall(r'<td class="text " dir="auto">(.*?)</td>', listed)
+        assert cell.startswith(shown)
+
+
+async def test_a_search_of_chains_says_what_it_counts(
+    project: Project, simulator: Simulator
+) -> None:
+    says(simulator, Ask_tea='["Why?", "When?"]', Judge_tea='{"score": 3}')
+    simulator.script("Answer", *[Behaviour.ok("tea")] * 2)
+    simulator.script("Judge", *[Behaviour.ok('{"score": 3}')] * 2)
+    project.config(PARTS)
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    async with viewing(project) as viewer:
+        listed = await viewer.get("/e/demo/items?where=judge.score+==+3")
+        assert "Searched 1 item with all its rows, to the end." in listed.text
+        listed = await viewer.get("/e/demo/items?q=tea")
+        assert "Searched 5 rows, to the end." in listed.text
 
 
 async def test_before_anything_has_ended_the_list_says_so(project: Project) -> None:

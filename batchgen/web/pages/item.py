@@ -15,6 +15,7 @@ from batchgen.parsers import shown_spec
 from batchgen.store import FormerResult
 from batchgen.web.guard import SANDBOX
 from batchgen.web.language import Text as Words
+from batchgen.web.pages.items import said_of
 from batchgen.web.pages.recipes import masked
 from batchgen.web.shown import ends, path
 from batchgen.web.view import View
@@ -80,6 +81,7 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
         function=found.function and shown_spec(found.function),
         former=[(one, one.parser and shown_spec(one.parser), _compared(found, one))
                 for one in found.former],
+        chain=[(one, said_of(one.row)) for one in found.chain],
         ended=_ended(found), opened=request.query.get("attempt", ""),
         samples=[(one, _url(one.id, request.query, here=one.id == number))
                  for one in found.samples],

@@ -256,7 +256,7 @@ def line_of(row: PageRow, found: Shown, url: str, columns: Sequence[Column] = ()
     given = row.origin.input if row.origin and row.input == NO_INPUT else row.input
     return Line(
         row, url, row_name(row, found.lists), found.steps.get(row.experiment_id),
-        _given_text(given), _said(row), _values(row, columns),
+        _given_text(given), said_of(row), _values(row, columns),
     )  # fmt: skip
 
 
@@ -308,12 +308,12 @@ def _values(row: PageRow, columns: Sequence[Column]) -> tuple[str, ...] | None:
     return tuple(_text(value[one.name]) if one.name in value else "" for one in columns)
 
 
-def _said(row: PageRow) -> str:
+def said_of(row: PageRow) -> str:
     """The value or, where it is that, the answer; of an object each field by its name."""
     value = _object(row)
     if value:
         return " · ".join(f"{name}: {_text(one)}" for name, one in value.items())
-    return row.answer or row.parsed or ""
+    return row.answer or "" if row.parsed is None else _unquoted(row.parsed)
 
 
 def _object(row: PageRow) -> dict[str, Any] | None:
