@@ -117,6 +117,18 @@ async def neighbour(
     return Neighbour(None, found.end)
 
 
+async def first_rows(store: ReadStore, wanted: Wanted, budget_s: float) -> tuple[list[int], bool]:
+    """The rows that are wanted, as many as can be found in this time; and whether these are all.
+    Raises UsageError as `browse` does."""
+    search, rows, place = await _Search.of(store, wanted, budget_s), list[int](), None
+    while True:
+        found = await search.find(place, PAGE_ROWS, back=False)
+        rows += [row for _, row in found.rows]
+        place = found.end
+        if place is None or search.is_over:
+            return rows, place is None
+
+
 async def place_of(store: ReadStore, wanted: Wanted, row: int) -> str:
     """Where a row stands in a list in the order of the pool, whether or not it is in it."""
     search = await _Search.of(store, wanted, 0)
@@ -182,6 +194,11 @@ class _Search:
     @property
     def is_of_chains(self) -> bool:
         return self._chain is not None and self._where is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no more time."""
+        return time.monotonic() >= self._until_s
 
     async def find(self, place: str | None, want: int, *, back: bool) -> _Found:
         """So many; fewer when the end, or that of the time, comes first."""

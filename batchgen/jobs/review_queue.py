@@ -7,13 +7,15 @@ from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import State
-from batchgen.jobs.browse import Wanted, neighbour, place_of
+from batchgen.jobs.browse import Wanted, first_rows, neighbour, place_of
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.review import Share, filter_of
 from batchgen.store import Order, RandomRows, ReadStore, ReviewCounts, Verdict
 
 MOST_ROWS = 2000
 MOST_COUNTED = 5000  # reviews: a reader waits for them
+MOST_LISTED = 500
+COUNTING_S = 0.05
 _BEFORE_ALL, _MOST_DIGITS = "0", 17
 
 
@@ -46,6 +48,15 @@ class Found(Struct, frozen=True):
 
     item: int | None
     place: str | None = None
+
+
+class PlaceIn(Struct, frozen=True):
+    """Of so many rows of a queue, or more where these are not all, a row is the `at`th, from 1 on;
+    None: it is none of them, or nobody knows."""
+
+    rows: int
+    at: int | None
+    is_all: bool
 
 
 class Sample(Struct, frozen=True):
@@ -116,12 +127,32 @@ async def after(store: ReadStore, queue: Queue, place: str, *, back: bool = Fals
     if queue.where is None:
         which, id_ = filter_of(queue.state), target.experiment_id
         return Found(await store.reviews.beside(id_, which, int(place), back=back))
-    wanted = Wanted(
-        target.experiment, target.step, State.DONE, where=queue.where, order=Order.POOL
-    )  # fmt: skip
+    wanted = _wanted(queue, target)
     at = await place_of(store, wanted, int(place)) if is_row else place
     found = await neighbour(store, wanted, at, back=back)
     return Found(found.row, None if found.row is not None else found.place)
+
+
+async def place_in(store: ReadStore, queue: Queue, item: int | None) -> PlaceIn | None:
+    """None of a random queue, whose `Sample` says it."""
+    if queue.rows is not None:
+        return None
+    target = await target_of(store, queue.experiment)
+    if queue.where is not None:
+        rows, is_all = await first_rows(store, _wanted(queue, target), COUNTING_S)
+    else:
+        found = await store.reviews.page(
+            [target.experiment_id], filter_of(queue.state), limit=MOST_LISTED + 1
+        )
+        rows, is_all = [one.item_id for one in found][:MOST_LISTED], len(found) <= MOST_LISTED
+    at = rows.index(item) + 1 if is_all and item in rows else None
+    return PlaceIn(len(rows), at, is_all)
+
+
+def _wanted(queue: Queue, target: Target) -> Wanted:
+    return Wanted(
+        target.experiment, target.step, State.DONE, where=queue.where, order=Order.POOL
+    )  # fmt: skip
 
 
 async def sample_of(store: ReadStore, queue: Queue, item: int | None) -> Sample | None:

@@ -26,6 +26,7 @@ EXPERIMENT_PAGES = (
 )
 
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
+STYLE = "/assets/view.css"  # the same for everybody
 _LANGUAGE_COOKIE = "batchgen-language"
 _FILTERS = (
     "cost", "duration", "ends", "in_bytes", "line", "marked", "moment", "number", "seconds",

@@ -60,13 +60,16 @@ class Refusal(NamedTuple):
 class Guard:
     """One for a server; `names` are those that it may be called by, besides its own."""
 
-    def __init__(self, token: str, port: int, names: Collection[str] = ()) -> None:
-        """The `names` as `allowed_name` has them."""
+    def __init__(
+        self, token: str, port: int, names: Collection[str] = (), public: Collection[str] = ()
+    ) -> None:
+        """The `names` as `allowed_name` has them. `public` paths have nothing of anybody's, and are
+        there without the token."""
         # Cookies know no port, and two viewers may be reached by one, each on a machine of its own.
         self.cookie = f"batchgen-{port}-{sha256(token.encode()).hexdigest()[:8]}"
         self.tab = secrets.token_hex(16)
         self._token, self._session = token, secrets.token_hex(16)
-        self._names = OWN_NAMES | set(names)
+        self._names, self._public = OWN_NAMES | set(names), frozenset(public)
 
     def refusal(self, request: web.Request) -> Refusal | None:
         """Why it is not answered; None: it is."""
@@ -75,7 +78,8 @@ class Guard:
             return Refusal(403, "wrong_host")
         cookie, tab = request.cookies.get(self.cookie), _only(headers, _TAB)
         is_tab = tab is not None and request.method in _READS and is_same(self.tab, tab)
-        if not is_tab and not is_same(self._session, cookie or ""):
+        is_public = request.method in _READS and request.path in self._public
+        if not (is_tab or is_public or is_same(self._session, cookie or "")):
             return Refusal(401, "no_token" if cookie is None else "session_ended")
         if request.method in _READS:
             return Refusal(403, "other_site") if _is_embedded(headers) else None

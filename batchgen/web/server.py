@@ -12,7 +12,7 @@ from batchgen.config import Config
 from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, StoreBusyError, UsageError
 from batchgen.store import open_store
-from batchgen.web.frame import VERSION, Frame
+from batchgen.web.frame import STYLE, VERSION, Frame
 from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers, allowed_name
 from batchgen.web.hiding import hiding
 from batchgen.web.listening import answering, listen
@@ -54,6 +54,7 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/series.json", series.series),
     ("GET", "/calls/{seq:[0-9]+}", series.call),
     ("GET", "/workers", workers.workers),
+    ("GET", "/workers/stop", workers.stop),
     ("POST", "/workers/{order:pause|resume|set|stop}", workers.order),
     ("GET", "/recipes", recipes.recipes),
     ("GET", "/recipes/compare", recipes.compared),
@@ -97,7 +98,7 @@ async def serve(
         token, number = kept_token(config.database), listening.getsockname()[1]
         if read_only:
             token = reading_token(token)
-        guard = Guard(token, number, names)
+        guard = Guard(token, number, names, [STYLE])
         frame = Frame(
             str(config.database), called, read_only=read_only, hide=hiding(config), tab=guard.tab
         )

@@ -79,6 +79,17 @@ async def test_groups_have_what_helps_an_example_and_a_way_to_ask_again(
     assert len(links(answer, "Ask again")) == 4
 
 
+async def test_a_group_leads_to_its_own_rows(page: Viewer) -> None:
+    answer = await page.get("/e/default/failures")
+    groups = re.findall(r'<td class="n">(\d+)</td>\s*<td><a href="([^"]*)">rejected<', answer.text)
+    assert [n for n, _ in groups] == ["1", "1"]
+    for _, place in groups:
+        rows = (await page.get(html.unescape(place))).text
+        assert len(re.findall(r'<th scope="row"', rows)) == 1
+    (tile,) = re.findall(r'<a href="([^"]*)">2</a>', answer.text)
+    assert len(re.findall(r'<th scope="row"', (await page.get(html.unescape(tile))).text)) == 2
+
+
 async def test_a_message_is_text_and_survives_the_way_to_the_retry(page: Viewer) -> None:
     answer = await page.get("/e/default/failures")
     assert "<script>window" not in answer.text

@@ -33,7 +33,7 @@ def places(viewer: Viewer) -> list[str]:
     """A URL of each route, and what is none."""
     known = {
         "{name:[^/]+}": "default",
-        "{name}": "view.css",
+        "{name}": "view.js",
         "{id:[0-9]+}": "1",
         "{seq:[0-9]+}": "1",
         "{part:input|value}": "input",
@@ -130,6 +130,25 @@ async def test_without_the_token_there_is_nothing(viewer: Viewer) -> None:
             other = viewer.token[:-1] + ("1" if viewer.token[-1] == "0" else "0")
             for token in ("", other, f"{viewer.token}0", "%C3%BC"):
                 assert (await asking.get(f"/?token={token}")).status == 401
+
+
+async def test_the_style_is_there_for_who_has_no_token_so_that_what_is_said_can_be_read(
+    viewer: Viewer,
+) -> None:
+    async with aiohttp.ClientSession() as stranger:
+        asking = Viewer(viewer.link, stranger, [])
+        refused = await asking.get("/e/default")
+        [style] = re.findall(r'<link rel="stylesheet" href="([^"?]*[?]v=\w+)">', refused.text)
+        assert "src=" not in refused.text
+        answer = await asking.get(style)
+        assert (answer.status, "Set-Cookie" in answer.headers) == (200, False)
+        assert answer.body == (await viewer.get(style)).body
+        check_headers(answer)
+        assert (await asking.post(style, {})).status == 401
+        for name in ("view.js", "uplot.min.css", "icon.svg", "none"):
+            assert (await asking.get(f"/assets/{name}")).status == 401
+        for header in ({"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert (await asking.get(style, header)).status == 403
 
 
 async def test_the_link_gives_a_cookie_and_leaves_no_token_in_the_address(viewer: Viewer) -> None:

@@ -487,7 +487,9 @@ async def test_a_search_of_chains_says_what_it_counts(
     async with viewing(project) as viewer:
         listed = await viewer.get("/e/demo/items?where=judge.score+==+3")
         assert "Searched 1 item with all its rows, to the end." in listed.text
+        assert re.search(r"<select [^>]*disabled><option>as in the pool<", listed.text)
         listed = await viewer.get("/e/demo/items?q=tea")
+        assert "<option>as in the pool" not in listed.text
         assert "Searched 5 rows, to the end." in listed.text
 
 

@@ -149,6 +149,34 @@ async def test_a_page_that_is_live_is_sent_again_only_when_something_changed(
     assert "pending 1" in words(fresh.text)
 
 
+async def test_what_stops_a_worker_is_asked_once_more(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool({"word": f"w{number}"} for number in range(9))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    process = await project.start("work", "-c", "4")
+    await simulator.received(4)
+    async with viewing(project) as viewer:
+        page = (await viewer.get("/workers")).text
+        assert 'action="/workers/stop"' not in page
+        places = re.findall(r'<a [^>]*href="(/workers/stop[^"]*)"', page)
+        assert places == ["/workers/stop?worker=1", "/workers/stop"]
+        for place in places:
+            asked = await viewer.get(place)
+            assert (asked.status, simulator.in_flight) == (200, 4)
+            assert "4 calls in flight will be finished and kept" in words(asked.text)
+            assert "4 calls in flight will be abandoned" in words(asked.text)
+            assert asked.text.count('<form method="post" action="/workers/stop">') == 2
+            assert ('name="worker" value="1"' in asked.text) == ("=" in place)
+        simulator.release()
+        assert (await viewer.post("/workers/stop", {"now": "yes", "worker": "1"})).status == 303
+        assert (await ended(process)).code == 143
+        gone = await viewer.get(places[0])
+        assert "No worker is running." in words(gone.text)
+        assert (await viewer.get("/workers/stop?worker=x")).status == 404
+
+
 async def test_workers_are_paused_set_resumed_and_stopped(
     project: Project, simulator: Simulator
 ) -> None:

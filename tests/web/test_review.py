@@ -159,6 +159,34 @@ async def test_an_answer_that_was_replaced_meanwhile_is_looked_at_again(
     assert await reviews(labelled) == {}
 
 
+@pytest.mark.on_both_engines
+async def test_it_is_said_how_many_rows_there_are(
+    viewer: Viewer, labelled: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for item in ("r1", "r3"):
+        await labelled.batchgen("review", item, "--reject")
+    for query, items in ((f"where={BAD}", (2, 5)), ("state=rejected", (1, 3))):
+        place, shown = await follow(viewer, f"{REVIEW}?{query}")
+        for number, row in enumerate(items, 1):
+            assert (item_in(place), f"{number} of 2" in shown.text) == (row, True)
+            place, shown = await follow(viewer, f"{REVIEW}?{query}&after={row}")
+        assert "2 rows" in shown.text
+    _, shown = await follow(viewer, f"{REVIEW}?where={BAD}&item=1")  # it is none of them
+    assert "2 rows" in shown.text
+    monkeypatch.setattr("batchgen.jobs.review_queue.COUNTING_S", -1)
+    for name in ("PAGE_ROWS", "_FIRST"):
+        monkeypatch.setattr(f"batchgen.jobs.browse.{name}", 2)
+    _, shown = await follow(viewer, f"{REVIEW}?where={BAD}&item=5")
+    assert "more than 1 row " in " ".join(shown.text.split())
+
+
+async def test_of_a_long_condition_the_beginning_is_shown(viewer: Viewer) -> None:
+    long = " and ".join([f'parsed.label != "{n:04}"' for n in range(99)])
+    _, shown = await follow(viewer, f"{REVIEW}?where={quote(long)}")
+    echoed = re.findall(r"<code[^>]*>([^<]*0000[^<]*)</code>", shown.text)
+    assert [len(unescape(one)) < 200 for one in echoed] == [True]
+
+
 @pytest.mark.slow
 @pytest.mark.on_both_engines
 async def test_rows_that_were_reviewed_are_looked_at_again(

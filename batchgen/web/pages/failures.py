@@ -31,7 +31,7 @@ _MOST_TOKENS = 10**9
 
 class Group(Struct, frozen=True):
     """Failures of one kind: `hint` says what helps, `example` and `rows` lead to one of them and to
-    all of their reason, and `retry` to asking them again, where that may help."""
+    all, and `retry` to asking them again, where that may help."""
 
     like: FailedLike
     hint: str
@@ -106,11 +106,11 @@ def _group(view: View, name: str, step: str | None, like: FailedLike, found: Fai
         "items", number, e=name, step=step, state="failed", reason=reason, at=str(number)
     )  # fmt: skip
     hint = view.hint_of(like, found.experiment if step else name)
-    return Group(like, hint, example, _rows(name, step, reason), again)
+    return Group(like, hint, example, _rows(name, step, reason, like.message), again)
 
 
-def _rows(name: str, step: str | None, reason: str) -> str:
-    return path("e", name, "items", state="failed", step=step, reason=reason)
+def _rows(name: str, step: str | None, reason: str, message: str | None = None) -> str:
+    return path("e", name, "items", state="failed", step=step, reason=reason, q=message)
 
 
 # Asking again

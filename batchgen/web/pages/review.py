@@ -16,12 +16,14 @@ from batchgen.jobs.review import STATES, edit_json
 from batchgen.jobs.review_queue import (
     MOST_ROWS,
     Found,
+    PlaceIn,
     Queue,
     Sample,
     Target,
     after,
     counts_of,
     first_of,
+    place_in,
     sample_of,
     target_of,
 )
@@ -47,6 +49,7 @@ class _Look(Struct, frozen=True):
 
     counts: ReviewCounts | None
     sample: Sample | None
+    place: PlaceIn | None
     found: Found
     row: ItemPage | None = None
     review: Review | None = None
@@ -156,7 +159,7 @@ async def _shown(
     return view.frame.page(
         request, "review.html", title=t("review_of", name=name), experiment=name,
         section="review", command=command, status=400 if typed else 200, look=look, row=row,
-        end=_end(request.query), queue=queue, typed=typed, sample=look.sample,
+        end=_end(request.query), queue=queue, typed=typed, sample=look.sample, place=look.place,
         share=_share(look.sample),
         own_url=_url(queue, item=found.item, last=last) if found.item is not None else "",
         next_url=_url(queue, after=found.item, last=last),
@@ -199,7 +202,8 @@ async def _look(store: ReadStore, queue: Queue, found: Found, last: int | None) 
     row = None if found.item is None else await item_page(store, found.item)
     names = {} if last is None else await row_names(store, [last])
     return _Look(
-        counts, sample, found, row, None if found.item is None else said.get(found.item),
+        counts, sample, await place_in(store, queue, found.item), found, row,
+        None if found.item is None else said.get(found.item),
         None if last is None else said.get(last), None if last is None else names.get(last),
     )  # fmt: skip
 

@@ -53,6 +53,20 @@ async def workers(view: View, request: web.Request) -> web.StreamResponse:
     )  # fmt: skip
 
 
+async def stop(view: View, request: web.Request) -> web.StreamResponse:
+    """What an order to stop would mean, of one `?worker=` or of all, and the buttons for it."""
+    view.writing()
+    worker = _number(request.query, "worker", 0, _MOST)
+    rows = await view.pages.read(lambda store: store.workers())
+    found = [one for one in rows if one.alive and worker in (None, one.id)]
+    which = [] if worker is None else ["--worker", worker]
+    return view.frame.page(
+        request, "stop.html", title=view.frame.text(request)("stop_title"), section="workers",
+        found=found, worker=worker, in_flight=sum(one.calls for one in found),
+        commands=[view.frame.command("stop", *which, *more) for more in ((), ("--now",))],
+    )  # fmt: skip
+
+
 async def order(view: View, request: web.Request) -> web.StreamResponse:
     """Give the order, and say on the page what came of it."""
     store = view.writing()
