@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-_LONGEST = 1000  # what a server says may fit a form nearly everywhere, which takes long to find out
 _DEEPEST = 3  # a sentence in a sentence
-_NUMBERS, _NUMBER = ("n", "m"), r"[\d.,]+"  # places of these names
+_NUMBERS, _OF_NUMBERS = ("n", "m"), frozenset("0123456789.,")  # what has a place of these names
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -26,11 +25,28 @@ class Table(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """A sentence with values: its words in their order, and what it is in the other language."""
+    """A sentence with values: its words, between which the `names` of these stand, and what it is
+    in the other language."""
 
     words: tuple[str, ...]
-    pattern: re.Pattern[str]
+    names: tuple[str, ...]
     other: str
+
+    def values_in(self, text: str) -> dict[str, str] | None:
+        """By their names, where it is this sentence: its words come one after another, each where
+        it is first found, so that no text takes longer than it takes to read it."""
+        first, *between, last = self.words
+        if not (text.startswith(first) and text.endswith(last)):
+            return None
+        values, at, end = dict[str, str](), len(first), len(text) - len(last)
+        for name, words in zip(self.names, [*between, None], strict=True):
+            until = end if words is None else text.find(words, at + 1, end)
+            value = text[at:until] if until > at else ""
+            if not value or (name in _NUMBERS and not _OF_NUMBERS.issuperset(value)):
+                return None
+            values[name] = value
+            at = until + len(words or "")
+        return values
 
 
 def read_table(language: str) -> Table:
@@ -60,13 +76,11 @@ class Sayings:
         """The same in this language, as far as it is known."""
         if text in self._whole:
             return self._whole[text]
-        if depth > _DEEPEST or len(text) > _LONGEST:
+        if depth > _DEEPEST:
             return text
         for form in self._forms:
-            if all(words in text for words in form.words) and (
-                found := form.pattern.fullmatch(text)
-            ):
-                return self._filled(form.other, found.groupdict(), depth)
+            if (values := form.values_in(text)) is not None:
+                return self._filled(form.other, values, depth)
         return text
 
     def _filled(self, other: str, values: Mapping[str, str], depth: int) -> str:
@@ -75,8 +89,4 @@ class Sayings:
 
 def _form(key: str, other: str) -> _Form:
     pieces = _PLACE.split(key)  # words and names, by turns
-    pattern = "".join(
-        f"(?P<{piece}>{_NUMBER if piece in _NUMBERS else '.+?'})" if is_name else re.escape(piece)
-        for piece, is_name in zip(pieces, [False, True] * len(pieces), strict=False)
-    )
-    return _Form(tuple(filter(None, pieces[::2])), re.compile(pattern, re.DOTALL), other)
+    return _Form(tuple(pieces[::2]), tuple(pieces[1::2]), other)

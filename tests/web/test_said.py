@@ -2,6 +2,7 @@
 
 import ast
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,3 +145,19 @@ def test_a_value_is_never_taken_for_a_place_of_another() -> None:
     sayings = Sayings(TABLE)
     assert sayings.said("paused for {trouble}: {time}") == "暂停 {trouble}：{time}"
     assert sayings.said("x" * 5000) == "x" * 5000
+
+
+def test_a_sentence_is_known_however_long_it_is() -> None:
+    server = "as the server said, " * 5000
+    assert CHINESE.said(f"paused for 8 s: {server}") == f"暂停 8 秒：{server}"
+    assert CHINESE.said(f"paused for {server}") == f"暂停 {server}"
+
+
+def test_no_text_takes_long() -> None:
+    """Made of the words between the values of sentences, as often as they go in."""
+    began_s = time.process_time()
+    for key in TABLE.sentences:
+        words = [one for one in re.split(r"\{\w+\}", key) if one]
+        for text in (one * (20_000 // len(one)) for one in ("x".join(words), *words)):
+            CHINESE.said(f"{words[0]}{text}")
+    assert time.process_time() - began_s < 30
