@@ -139,7 +139,8 @@ def _text(chat: Chat, index: int) -> str:
     if "JSON" in asked:
         text = _list_text(asked, digest) or _json_text(chat, digest)
     else:
-        text = _verdict(asked, digest) or _prose(digest, _quote(chat.text), scale_of(asked))
+        scale = scale_of(asked)
+        text = _verdict(asked, digest, scale) or _prose(digest, _quote(chat.text), scale)
     tag = next(filter(None, map(_TAG.search, _texts(chat.body["messages"]))), None)
     return f"<{tag[1]}>{text}</{tag[1]}>" if tag else text
 
@@ -173,10 +174,9 @@ def _list_text(asked: str, digest: bytes) -> str | None:
     return asked_list(asked, digest, _sentence)
 
 
-def _verdict(asked: str, digest: bytes) -> str | None:
+def _verdict(asked: str, digest: bytes, scale: Scale | None) -> str | None:
     if (word := yes_or_no(asked, digest)) is not None:
         return word
-    scale = scale_of(asked)
     return str(score_on(scale, digest)) if scale and wants_number_alone(asked) else None
 
 

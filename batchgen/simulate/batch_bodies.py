@@ -10,8 +10,8 @@ from batchgen.simulate.batch import Wanted
 from batchgen.simulate.behaviours import Behaviour, error_object
 
 _ENDPOINTS = [f"/v1{one.path}" for one in ENDPOINTS.values()]
-_WINDOW = re.compile(r"([1-9]\d{0,3})([mhd])")
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+_WINDOW = re.compile(r"([1-9]\d{0,3})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 
 

@@ -2,6 +2,7 @@
 one after another over the time that batches take, and ends in two files."""
 
 import asyncio
+import time
 from array import array
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from batchgen.simulate.batch_input import Line, Problem, check, read_line
 from batchgen.simulate.batch_output import write_no_reply, write_reply
 from batchgen.simulate.files import Files
 
-_AT_ONCE = 50  # lines, before others have their turn
+_AT_ONCE_S = 0.02  # before others have their turn
+_GIVEN_UP_AT_ONCE = 500  # lines
 _SHORTEST_S, _LONGEST_S = 0.01, 0.25  # between two looks at how many lines are due
 _ASIDE = 0.1  # of a batch's time for each of validating, finalizing, cancelling
 _BUSY = ("in_progress", "finalizing", "cancelling")
@@ -146,16 +148,15 @@ class Batches:
             batch.move("failed")
 
     async def _answer(self, batch: Batch) -> None:
-        due = self._due(batch)
-        most = self._most(batch)
-        if min(due, most) > batch.done:
-            self._answer_some(batch, min(min(due, most) - batch.done, _AT_ONCE))
+        due, most = self._due(batch), self._most(batch)
+        if batch.done < min(due, most):
+            self._answer_some(batch, min(due, most))
             await asyncio.sleep(0)
         elif due == batch.total and "slow" not in batch.faults:
             batch.move("finalizing")
         else:
-            a_line_s = self._seconds / batch.total
-            await batch.pause(min(max(a_line_s, _SHORTEST_S), _LONGEST_S))
+            until_next_s = self._seconds / batch.total if batch.done < most else _LONGEST_S
+            await batch.pause(min(max(until_next_s, _SHORTEST_S), _LONGEST_S))
 
     def _due(self, batch: Batch) -> int:
         """How many lines there is time for until now."""
@@ -169,7 +170,8 @@ class Batches:
         expired: float = batch.faults.get("expire", 0)
         return batch.total - round(batch.total * expired)
 
-    def _answer_some(self, batch: Batch, n: int) -> None:
+    def _answer_some(self, batch: Batch, until: int) -> None:
+        """At most until so many are done."""
         assert batch.input_path is not None
         assert batch.output_path is not None
         assert batch.error_path is not None
@@ -178,7 +180,8 @@ class Batches:
             batch.output_path.open("ab") as output,
             batch.error_path.open("ab") as errors,
         ):
-            for place in islice(batch.places, batch.done, batch.done + n):
+            began_at = time.monotonic()
+            for place in islice(batch.places, batch.done, until):
                 line = read_line(lines, place)
                 status, body = self._replied(batch, line)
                 if status < 400:
@@ -188,6 +191,8 @@ class Batches:
                     batch.failed += 1
                 write_reply(output if status < 400 else errors, batch, line.custom_id, status, body)
                 batch.done += 1
+                if time.monotonic() - began_at > _AT_ONCE_S:
+                    break
 
     async def _finish(self, batch: Batch) -> None:
         await batch.pause(self._seconds * _ASIDE)
@@ -212,13 +217,17 @@ class Batches:
             for place in islice(batch.places, batch.done + batch.left, None):
                 write_no_reply(errors, batch, read_line(lines, place).custom_id, error)
                 batch.left += 1
-                if batch.left % (10 * _AT_ONCE) == 0:
+                if batch.left % _GIVEN_UP_AT_ONCE == 0:
                     await asyncio.sleep(0)
 
     def _hand_out(self, batch: Batch) -> None:
         """The two files get their ids; one without a line is none."""
         for kind, path in (("output", batch.output_path), ("error", batch.error_path)):
-            if path is not None and path.exists() and path.stat().st_size:
+            if path is None or not path.exists():
+                continue
+            if path.stat().st_size == 0:
+                path.unlink()
+            else:
                 file = self._files.keep(path, f"{batch.id}_{kind}.jsonl", "batch_output")
                 setattr(batch, f"{kind}_file_id", file.id)
 

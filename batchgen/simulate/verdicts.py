@@ -27,6 +27,7 @@ _NUMBER_ALONE = re.compile(
     r"|[只仅][^。\n]{0,6}(?:数字|分数)",
     re.IGNORECASE,
 )
+_TWO_NUMBERS = re.compile(r"\d\D++\d")
 _SHOWN = re.compile(r'\{\s*"[^{}]*:[^{}]*\}')
 _SHOWN_FIELD = re.compile(r'"([^"{}\n]+)"\s*:\s*(\[[^\]]*\]|"[^"]*"|[^,}]*)')
 _LIST = re.compile(r"\bJSON\s+(?:array|list)\b|JSON\s*(?:数组|列表)", re.IGNORECASE)
@@ -54,6 +55,8 @@ def yes_or_no(text: str, drawn: bytes) -> str | None:
 
 def scale_of(text: str) -> Scale | None:
     """The scale of the score that a prompt asks for; None: it asks for none."""
+    if not _TWO_NUMBERS.search(text):  # which is fast, unlike all of the below, in a long text
+        return None
     for judged in _JUDGED.finditer(text):
         if (found := _SCALE.search(judged[0])) and int(found[1]) < int(found[2]):
             return int(found[1]), int(found[2])

@@ -7,7 +7,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from batchgen.simulate import Simulator
+from batchgen.simulate import Simulator, bill
 from tests.kits.batches import CHAT, begin, ended, jsonl, line, rows, served, upload
 
 
@@ -304,7 +304,69 @@ async def test_what_was_done_of_a_cancelled_batch_is_in_its_output_file() -> Non
     assert all(one["response"] is None for one in bad)
 
 
+async def test_a_batch_may_be_cancelled_before_it_began() -> None:
+    simulator = Simulator(batch_seconds=600)
+    async with served(simulator) as client:
+        batch = await begin(client, jsonl([line("a")]))
+        assert (await client.batches.cancel(batch.id)).status == "cancelling"
+    simulator = Simulator()
+    async with served(simulator) as client:
+        simulator.hold()
+        batch = await begin(client, jsonl([line("a")]))
+        await client.batches.cancel(batch.id)
+        simulator.release()
+        batch = await ended(client, batch)
+    assert (batch.status, batch.output_file_id, batch.error_file_id) == ("cancelled", None, None)
+    assert simulator.bill.answers == 0
+
+
+async def test_a_batch_goes_on_though_its_input_file_is_deleted() -> None:
+    async with served(Simulator(batch_seconds=0.5)) as client:
+        batch = await begin(client, jsonl(line(str(n)) for n in range(100)))
+        while not batch.in_progress_at:
+            batch = await client.batches.retrieve(batch.id)
+        await client.files.delete(batch.input_file_id)
+        batch = await ended(client, batch)
+        assert len(await rows(client, batch.output_file_id)) == 100
+
+
 # The server
+
+
+async def test_batches_know_no_rate_limit_and_leave_it_to_calls() -> None:
+    async with served(Simulator(rpm=1, tpm=60)) as client:
+        batch = await ended(client, await begin(client, jsonl(line(str(n)) for n in range(100))))
+        assert batch.request_counts is not None
+        assert batch.request_counts.completed == 100
+        asked: Any = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+        assert await client.chat.completions.create(**asked)
+        with pytest.raises(openai.RateLimitError):
+            await client.chat.completions.create(**asked)
+
+
+@pytest.mark.parametrize("place", ["/openai/v1", ""])
+async def test_files_and_batches_are_where_the_other_endpoints_are(place: str) -> None:
+    async with Simulator().running() as url:
+        base_url = url.removesuffix("/v1") + place
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="x", max_retries=0) as client:
+            batch = await ended(client, await begin(client, jsonl([line("a")])))
+    assert batch.status == "completed"
+
+
+async def test_of_answers_that_are_made_twice_the_latest_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bill, "_KEPT", 4)
+    simulator = Simulator(keep_ledger=False)
+    async with served(simulator) as client:
+        for text in "aabcdefgah":
+            await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": text}]
+            )
+        batch = await begin(client, jsonl([line("x", "h", model="m"), line("y", "z", model="m")]))
+        await ended(client, batch)
+    assert (simulator.bill.answers, simulator.bill.twice) == (12, 2)
+    assert (simulator.bill.online, simulator.bill.batch) == ({}, {})
 
 
 async def test_a_server_that_comes_back_goes_on_with_its_batches() -> None:
