@@ -59,6 +59,12 @@ class Remedy(Enum):
     RAISE_TOKEN_BUDGET = auto()
     ALLOW_MORE_FAILURES = auto()
     LET_ITEMS_FAIL = auto()
+    # Of provider batches.
+    LIST_BATCHES = auto()
+    FIND_BATCH = auto()
+    ADOPT_BATCH = auto()  # number, batch_id
+    END_LATE_BATCHES = auto()
+    STOP_SENDER = auto()  # worker
     # Of failed items; `which` chooses them, as options of retry.
     ASK_AGAIN = auto()  # which
     LOOK_AND_ASK_AGAIN = auto()  # which, item

@@ -89,6 +89,11 @@ REMEDIES: Mapping[Remedy, str] = {
         'run with recipe="replace"',
     Remedy.CLAIM_SO_MANY: "Leave until out.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise the limit of tokens to go on.",
+    Remedy.LIST_BATCHES: "See them on the command line: batchgen batches",
+    Remedy.FIND_BATCH: "Say on the command line what has become of it: batchgen batches",
+    Remedy.ADOPT_BATCH: "Adopt it on the command line: batchgen batches",
+    Remedy.END_LATE_BATCHES: "End them on the command line: batchgen batches",
+    Remedy.STOP_SENDER: "Stop it first: pipeline.stop().",
 }  # fmt: skip
 
 COMMANDS = Commands(
@@ -99,6 +104,8 @@ COMMANDS = Commands(
     show="batchgen show",
     resume="batchgen resume",
     retry_stale="pipeline.retry(stale=True)",
+    batches="batchgen batches",
+    work_in_batches="batchgen work in batches",
 )
 
 

@@ -40,6 +40,7 @@ _SHORT_HELPS = {
     "work": "Answer the pending items: claim, call, parse, store.",
     "run": "Enqueue a pool, answer it and export: all in one.",
     "status": "Show counts, speed, failures and workers.",
+    "batches": "List provider batches; cancel, give up or find one.",
     "failures": "Group the failed items by reason and message.",
     "show": "Show one item with all that was sent and came back.",
     "view": "Show the database as a local web page.",

@@ -27,7 +27,8 @@ HINTS: Mapping[Remedy, str] = {
         "prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the worker first: {batchgen} stop --wait",
     Remedy.END_BATCHES:
-        "Collect them first ({batchgen} work --batch), or cancel them: see {batchgen} batches",
+        "Collect them first ({batchgen} work --batch), or have them cancelled before: {batchgen} "
+        "batches --cancel-all",
     Remedy.RUN_AGAIN: "Then run the same command again.",
     Remedy.NAME_EXPERIMENT: "Choose with --experiment.",
     Remedy.NAME_EXPERIMENTS: "Choose with --experiment, or take --all.",
@@ -94,7 +95,19 @@ HINTS: Mapping[Remedy, str] = {
         "See them all: {batchgen} failures. Mend the cause, or raise --max-failures.",
     Remedy.LET_ITEMS_FAIL:
         "If these items are at fault themselves, say with --max-failures how many may fail.",
+    Remedy.LIST_BATCHES: "See: {batchgen} batches --all",
+    Remedy.FIND_BATCH:
+        "If the provider has it: {batchgen} batches --adopt NUMBER ITS-ID; if it does not: "
+        "{batchgen} batches --create NUMBER. Then run the same command again.",
+    Remedy.ADOPT_BATCH: "If that is it: {batchgen} batches --adopt {number} {batch_id}",
+    Remedy.END_LATE_BATCHES:
+        "{batchgen} batches --cancel NUMBER, and the same command again collects what is answered; "
+        "where that is of no use, {batchgen} batches --abandon NUMBER.",
+    Remedy.STOP_SENDER: "Stop it first: {batchgen} stop --wait --worker {worker}",
 }  # fmt: skip
+
+# Facts that are words of a command, and may have any characters.
+_FROM_OUTSIDE = ("item", "batch_id")
 
 
 def batchgen() -> str:
@@ -150,6 +163,8 @@ def commands() -> Commands:
         show=f"{called} show",
         resume=f"{called} resume",
         retry_stale=f"{called} retry --stale",
+        batches=f"{called} batches",
+        work_in_batches=f"{called} work --batch",
     )
 
 
@@ -179,7 +194,7 @@ def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] =
     """The message, and what to type about it."""
     if remedy is None:
         return message
-    typed = {name: quoted(str(fact)) if name == "item" else fact
+    typed = {name: quoted(str(fact)) if name in _FROM_OUTSIDE else fact
              for name, fact in facts.items()}  # fmt: skip
     words = HINTS[remedy].replace("`", "")
     return f"{message} {words.format(batchgen=batchgen(), **typed)}"

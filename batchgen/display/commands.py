@@ -14,3 +14,5 @@ class Commands(Struct, frozen=True):
     show: str
     resume: str
     retry_stale: str
+    batches: str
+    work_in_batches: str

@@ -13,7 +13,10 @@ from tests.kits.sending import in_batch, kept_answer, new_batch
 from tests.kits.table import claims
 from tests.kits.typist import Ended
 
-COLLECT = "Collect them first (batchgen work --batch), or cancel them: see batchgen batches"
+COLLECT = (
+    "Collect them first (batchgen work --batch), or have them cancelled before: batchgen batches "
+    "--cancel-all"
+)
 
 
 @pytest.fixture

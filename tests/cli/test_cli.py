@@ -32,9 +32,9 @@ EXPORT_KEYS = [
 ]  # fmt: skip
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 COMMANDS = [
-    "init", "demo", "simulate", "enqueue", "work", "run", "status", "failures", "show", "view",
-    "pause", "resume", "set", "stop", "retry", "reparse", "review", "export", "report", "verify",
-    "experiments", "move",
+    "init", "demo", "simulate", "enqueue", "work", "run", "status", "batches", "failures", "show",
+    "view", "pause", "resume", "set", "stop", "retry", "reparse", "review", "export", "report",
+    "verify", "experiments", "move",
 ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_neither_the_import_nor_the_help_loads_what_a_job_needs(code: str) -> No
 
 
 @pytest.mark.quick("status")
-@pytest.mark.parametrize("command", ["status", "failures", "show"])
+@pytest.mark.parametrize("command", ["status", "failures", "show", "batches"])
 def test_what_only_reads_does_not_load_the_client(command: str) -> None:
     script = (
         f"import sys, batchgen.cli.{command}\nprint({{'openai', 'aiohttp'}} & set(sys.modules))"

@@ -27,7 +27,7 @@ TABLE = read_table("zh")
 CHINESE = Sayings(TABLE)
 NOW = 1_800_000_000_000
 SOON = NOW + 200_000
-COMMANDS = Commands("E", "W", "R", "F", "S", "G", "T")
+COMMANDS = Commands("E", "W", "R", "F", "S", "G", "T", "B", "I")
 
 
 def texts() -> Iterator[str]:
