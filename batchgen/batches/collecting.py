@@ -5,8 +5,9 @@ batch: so to read the files again, after a crash or a download that broke off, c
 the user's code is to parse goes back to pending with its answer, durable, for whoever parses it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -15,8 +16,10 @@ from batchgen.batches.judging import Judged, LineJudge
 from batchgen.batches.place import Ground, Place
 from batchgen.batches.sizes import REFUSED_WHOLE
 from batchgen.batches.spool import claim_in
+from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import InputError, TemplateError
 from batchgen.items import (
+    Answer,
     Decision,
     Fail,
     Failure,
@@ -28,6 +31,8 @@ from batchgen.items import (
     Release,
 )
 from batchgen.llm.batches import BatchLine, BatchServerError, LineProblem, Seen, Standing
+from batchgen.llm.replies import read_reply
+from batchgen.shutdown import uninterrupted
 from batchgen.store import Claim, ProviderBatch, Reserved, Spent, Store, claim_of
 from batchgen.userfunctions import text_of
 from batchgen.worker.budget import WorstCases
@@ -71,9 +76,12 @@ class Collector:
             return Collected(is_closed=True)
         reading = _Reading(batch, place)
         try:
-            async with aclosing(place.server.lines(seen)) as lines:
+            async with (
+                aclosing(place.server.lines(seen)) as lines,
+                self._writing(batch) as write,
+            ):
                 async for chunk in _chunks(lines):
-                    await self._settle(reading, chunk)
+                    await write(await self._outcomes(reading, chunk))
                     if self._ground.is_stopped:
                         return Collected(is_closed=False)
         except BatchServerError as exc:
@@ -83,29 +91,35 @@ class Collector:
         await self._store.batches.close(batch.number)
         return Collected(is_closed=True)
 
-    async def _settle(self, reading: "_Reading", lines: Sequence[BatchLine]) -> None:
+    async def _outcomes(
+        self, reading: "_Reading", lines: Sequence[BatchLine]
+    ) -> list[Outcome]:  # fmt: skip
         claims = reading.new_claims(lines)
+        ids = [item_id for item_id, _ in claims]
         held = {
             claim_of(item): item
-            for item in await self._store.batches.claims(
-                reading.batch.number, [item_id for item_id, _ in claims]
-            )
+            for item in await self._store.batches.claims(reading.batch.number, ids)
         }
-        outcomes = [
+        return [
             await self._outcome(held[claim], line, reading)
             for claim, line in claims.items()
             if claim in held
         ]
-        await self._write(reading.batch, outcomes)
 
     async def _outcome(self, item: Item, line: BatchLine, reading: "_Reading") -> Outcome:
         """What a line makes of its row. A bug costs one row, and not what its call brought."""
         judged: Judged | None = None
+        verdict = None if line.reply is None else read_reply(line.reply, reading.endpoint)
         try:
-            prepared = await self._requests.prepare(item)
+            # Who knows that requests of this kind are answered need not know this one's.
+            is_asked = reading.answers and isinstance(verdict, Answer)
+            prepared = await self._requests.prepare(item, is_asked=is_asked)
             if item.parser_id != prepared.parser_id:
                 item = replace(item, parser_id=prepared.parser_id)
-            judged = self._judge.judge(item, prepared, line, reading.place, answers=reading.answers)
+            judged = self._judge.judge(
+                item, prepared, line, verdict, reading.batch, reading.place,
+                answers=reading.answers,
+            )  # fmt: skip
             reading.observe(judged)
             if judged.halt is not None:
                 self._ground.halt(refused(judged.halt, reading.place.spec))
@@ -153,6 +167,25 @@ class Collector:
             most = Spent(worst.tokens, worst.cost_usd or 0.0)
             found[claim_of(item)] = Reserved(most, worst.tokens)
         return found
+
+    @asynccontextmanager
+    async def _writing(
+        self, batch: ProviderBatch
+    ) -> AsyncIterator[Callable[[Sequence[Outcome]], Awaitable[None]]]:
+        """While one chunk is being written the next is judged; on leaving all are durable."""
+        last: asyncio.Future[None] | None = None
+
+        async def write(outcomes: Sequence[Outcome]) -> None:
+            nonlocal last
+            if last is not None:
+                await last
+            last = asyncio.ensure_future(self._write(batch, outcomes))
+
+        try:
+            yield write
+        finally:
+            if last is not None:
+                await uninterrupted(_result_of(last))
 
     async def _write(
         self, batch: ProviderBatch, outcomes: Sequence[Outcome],
@@ -236,6 +269,7 @@ class _Reading:
     def __init__(self, batch: ProviderBatch, place: Place) -> None:
         self.batch = batch
         self.place = place
+        self.endpoint = ENDPOINTS[batch.endpoint]
         self.answers = False
         self.foreign = self.repeated = 0
         self.first_foreign = ""
@@ -262,6 +296,10 @@ class _Reading:
 
 def _has_answer(judged: Judged | None) -> bool:
     return judged is not None and judged.attempt is not None and judged.attempt.response is not None
+
+
+async def _result_of(future: asyncio.Future[None]) -> None:
+    await future
 
 
 async def _chunks(lines: AsyncIterator[BatchLine]) -> AsyncIterator[list[BatchLine]]:

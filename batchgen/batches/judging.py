@@ -33,12 +33,11 @@ from batchgen.items import (
     Outcome,
     Reason,
     Release,
-    Reply,
     Retry,
 )
 from batchgen.llm.batches import BatchLine
 from batchgen.llm.decide import Blame, RetryPolicy, decide_on_answer, decide_on_failure
-from batchgen.llm.replies import read_reply
+from batchgen.store import ProviderBatch
 from batchgen.worker.attempts import attempt_of
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.rejected_parameters import RejectedParameters
@@ -66,16 +65,19 @@ class LineJudge:
         self._rng = Random()
 
     def judge(
-        self, item: Item, prepared: Prepared, line: BatchLine, place: Place, *, answers: bool
-    ) -> Judged:
-        """`answers`: other lines of the batch have been answered, so key and model are right."""
-        if line.reply is None:
-            return self._not_asked(item, line)
+        self, item: Item, prepared: Prepared, line: BatchLine, verdict: Answer | Failure | None,
+        batch: ProviderBatch, place: Place, *, answers: bool,
+    ) -> Judged:  # fmt: skip
+        """`verdict` is what the reply of the line is, None if there is none. `answers`: others of
+        the batch have been answered, so key and model are right."""
         reply = line.reply
-        verdict = self._rejected_parameters.interpret(
-            item, prepared, read_reply(reply, prepared.endpoint), reply, place.key
-        )
-        attempt = self._attempt(prepared, reply, verdict, place)
+        if reply is None or verdict is None:
+            return self._not_asked(item, line)
+        if prepared.body:
+            verdict = self._rejected_parameters.interpret(item, prepared, verdict, reply, place.key)
+        # Nobody knows how long a call in a batch took.
+        cost_usd = place.prices.cost_usd({"model": batch.model}, verdict.usage)
+        attempt = replace(attempt_of(reply, verdict, cost_usd, place.key), latency_ms=None)
         if isinstance(verdict, Answer):
             needs_whole = prepared.parser.needs_whole
             decision = decide_on_answer(verdict, item, self._policy, needs_whole=needs_whole)
@@ -113,10 +115,3 @@ class LineJudge:
         if item.tries + 1 < self._policy.max_attempts:
             return Retry(None, charged=True)
         return Fail(reason, message)
-
-    def _attempt(
-        self, prepared: Prepared, reply: Reply, verdict: Answer | Failure, place: Place
-    ) -> Attempt:
-        cost_usd = place.prices.cost_usd(prepared.body, verdict.usage)
-        kept = attempt_of(reply, verdict, cost_usd, place.key)
-        return replace(kept, latency_ms=None)  # which nobody knows of a call in a batch

@@ -101,9 +101,11 @@ class Requests:
         self._streaming = {server.key for server in spec.servers if server.stream}
         self._shared_recipes: dict[tuple[int, int], bool] = {}
 
-    async def prepare(self, item: Item) -> Prepared:
-        """Raises ConfigError when the item's recipe or parser cannot be used, TemplateError or
-        InputError when the item cannot be asked for by it."""
+    async def prepare(self, item: Item, *, is_asked: bool = False) -> Prepared:
+        """With `is_asked`, as of an item that has its answer: without a body. Raises ConfigError
+        when the item's recipe or parser cannot be used, TemplateError or InputError when the item
+        cannot be asked for by it."""
+        is_asked = is_asked or item.answer_seq is not None
         known = self._parsers.get(item.experiment_id)
         parser_id, parser = known or await self._load_parser(item.experiment_id)
         if not self._chains.is_known(item):
@@ -113,9 +115,9 @@ class Requests:
         renderer = self._renderers.get(key) or await self._renderer(item.recipe_id, row)
         if row is None:
             item_input = read_item(load_json(item.input_json), f"item {item.id}")
-            body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
+            body = {} if is_asked else renderer.request_body(item_input, item.sample)
         else:
-            item_input, body = await self._of_step(row, renderer, item)
+            item_input, body = await self._of_step(row, renderer, item, is_asked=is_asked)
         endpoint = renderer.endpoint_of(item_input)
         if body and self._spec.parse_feedback and item.parse_failures:
             body = await self._with_feedback(item, endpoint, body)
@@ -164,12 +166,12 @@ class Requests:
         return not known
 
     async def _of_step(
-        self, row: "ChainRow", renderer: Renderer, item: Item
+        self, row: "ChainRow", renderer: Renderer, item: Item, *, is_asked: bool
     ) -> tuple[ItemInput, dict[str, Any]]:
         """The input of a row of a chain, and the body of its request."""
         try:
             item_input = row.input
-            if item.answer_seq is not None:
+            if is_asked:
                 return item_input, {}
             if row.rule.conversation:
                 messages = await self._messages(row, renderer)

@@ -127,3 +127,118 @@ async def test_without_a_list_a_lost_reply_is_asked_about(provide: Provide) -> N
     assert said.code == 4
     assert "has no list to look in" in said.err
     assert project.query("select state from provider_batches") == [("creating",)]
+
+
+async def test_a_parser_of_the_users_reads_answers_that_are_durable(provide: Provide) -> None:
+    project = await provide(items=12)
+    project.write("parsers.py", "def words(text):\n    return text.split()[:2]\n")
+    project.in_batches("parser: parsers.py:words", max_requests=5)
+    said = await project.run()
+    assert said.code == 0, said.err
+    assert [line["parsed"] for line in project.export()] == [["You", "wrote"]] * 12
+    await project.assert_sound()
+
+
+async def test_samples_are_rows_of_a_batch_with_seeds_of_their_own(provide: Provide) -> None:
+    project = await provide(items=4)
+    said = await project.run("--samples", "3")
+    assert said.code == 0, said.err
+    assert project.provider.bill.in_batches == 12
+    assert len({line["response"] for line in project.export()}) == 12
+    await project.assert_sound()
+
+
+STEPS = """
+steps:
+  - {name: draft, user: {text: "Write about {word}"}}
+  - {name: short, function: "functions.py:first_line"}
+  - {name: critique, user: {text: "Judge {short}"}, when: "short != null"}
+"""
+
+
+async def test_steps_follow_one_another_in_batches(provide: Provide) -> None:
+    project = await provide(items=6)
+    project.write("functions.py", "def first_line(item, values):\n"
+                  "    return values['draft'].splitlines()[0]\n")  # fmt: skip
+    project.in_batches(STEPS)
+    (project.path / "prompts/user_prompts/default.txt").unlink()
+    said = await project.run()
+    assert said.code == 0, said.err
+    assert project.provider.bill.in_batches == 12
+    assert [line["ended"] for line in project.export()] == ["critique"] * 6
+    await project.assert_sound()
+
+
+async def test_one_step_alone_goes_in_batches(provide: Provide) -> None:
+    project = await provide(items=6)
+    project.write("functions.py", "def first_line(item, values):\n"
+                  "    return values['draft'].splitlines()[0]\n")  # fmt: skip
+    project.in_batches(STEPS)
+    (project.path / "prompts/user_prompts/default.txt").unlink()
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    said = await project.work("--step", "draft")
+    assert said.code == 0, said.err
+    assert project.provider.bill.in_batches == 6
+    assert (await project.batchgen("work")).code == 0
+    assert project.provider.bill.in_batches == 6
+    assert sum(project.provider.bill.online.values()) == 6
+    await project.assert_sound()
+
+
+async def test_until_is_not_passed(provide: Provide) -> None:
+    project = await provide(items=20)
+    project.in_batches(max_requests=4)
+    said = await project.run("--until", "7")
+    assert said.code == 0, said.err
+    assert project.query("select state, count(*) from work group by 1 order by 1") == [
+        ("done", 7), ("pending", 13),
+    ]  # fmt: skip
+    assert project.provider.bill.answers == 7
+    await project.assert_sound()
+
+
+async def test_so_many_items_are_sent_and_no_more(provide: Provide) -> None:
+    project = await provide(items=20)
+    await project.batchgen("enqueue", "pool.jsonl")
+    said = await project.work("--max-items", "6")
+    assert said.code == 0, said.err
+    assert project.provider.bill.answers == 6
+    await project.assert_sound()
+
+
+PRICED = "{input_usd_per_mtok: 1000, output_usd_per_mtok: 1000}"
+
+
+async def test_a_budget_is_not_passed_and_counts_the_batch_price(provide: Provide) -> None:
+    project = await provide(items=20)
+    project.in_batches("parser: raw")
+    config = (project.path / "config.yaml").read_text()
+    project.write("config.yaml", config.replace("model:\n", f"model:\n  price: {PRICED}\n"
+                                                "  max_tokens: 100\n"))  # fmt: skip
+    said = await project.run("--max-cost", "0.3")
+    assert said.code == 4
+    assert "the budget" in said.err
+    [(spent,)] = project.query("select sum(cost_usd) from totals")
+    [(done,)] = project.query("select count(*) from work where state = 'done'")
+    [(tokens,)] = project.query("select sum(prompt_tokens + completion_tokens) from totals")
+    assert 0 < done < 20
+    assert spent == pytest.approx(tokens / 1000 / 2)
+    assert spent <= 0.3
+    await project.assert_sound()
+
+
+async def test_too_many_failures_halt(provide: Provide) -> None:
+    project = await provide(items=20, item_errors=["w00=400"])
+    project.in_batches(max_requests=10)
+    said = await project.run("--max-failures", "5")
+    assert said.code == 4
+    assert "have failed" in said.err
+
+
+async def test_a_request_that_is_larger_than_a_batch_fails_alone(provide: Provide) -> None:
+    project = await provide(items=3)
+    project.in_batches(max_mb=1)
+    project.pool([{"word": "a" * 1_500_000}, {"word": "b"}])
+    said = await project.run()
+    assert said.code == 3
+    assert "a batch takes 1" in said.err or project.query("select error from results")
