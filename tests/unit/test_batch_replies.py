@@ -1,6 +1,7 @@
 """Providers of batches that reply as no good one would: what is known then, and what is not."""
 
 import asyncio
+import gzip
 import io
 import json
 import time
@@ -535,6 +536,41 @@ async def test_an_end_that_http_does_not_tell_is_told_by_the_files_size(
         else:
             with pytest.raises(BatchServerError, match="whether the file is whole"):
                 await read(server, seen)
+
+
+@pytest.mark.parametrize("missing", [0, 30])
+async def test_a_packed_file_is_whole_if_it_has_the_files_size(
+    told: Provider, server: BatchServer, missing: int
+) -> None:
+    content = line("a") + b"".join(line(str(n), f"{n:09}") for n in range(2000)) + line("b")
+    packed = gzip.compress(content)
+    packed = packed[: len(packed) - missing]
+    told.says("GET /files/out/content", 200, packed, Content_Encoding="gzip")
+    told.says("GET /files/out", 200, {"id": "out", "bytes": len(content)})
+    told.says("GET /files/err/content", 200, "")
+    if not missing:
+        assert len(await read(server)) == 2002
+    else:
+        with pytest.raises(BatchServerError, match="whether the file is whole"):
+            await read(server)
+
+
+async def test_each_request_has_a_connection_of_its_own(
+    told: Provider, server: BatchServer
+) -> None:
+    """On one that is kept, which the provider may have closed, a create could get lost."""
+    places = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        places.append(request.transport.get_extra_info("peername"))
+        return web.json_response(BATCH)
+
+    told.answers["GET /batches/b-1"] = told.answers["POST /batches"] = answer
+    for _ in range(3):
+        await server.get("b-1")
+        assert isinstance(await create(server), Seen)
+    assert len(set(places)) == 6
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,18 @@ async def test_why_a_batch_failed_is_told_by_line(server: BatchServer) -> None:
     assert [line async for line in server.lines(seen)] == []
 
 
+async def test_whose_lines_of_an_input_file_are_is_told_by_their_numbers(
+    server: BatchServer,
+) -> None:
+    lines = [server.line(f"id-{n}", asking("a"), CHAT) for n in range(1, 5)]
+    file = b"".join([*lines, b'{"custom_id": "id-5", \n', b"no\n", b"\n"])
+    file_id = await server.upload(io.BytesIO(file), len(file), "a.jsonl")
+    found = await server.custom_ids(file_id, {2, 4, 5, 6, 7, 8, 99})
+    assert found == {2: "id-2", 4: "id-4", 5: "id-5"}
+    with pytest.raises(BatchServerError, match=r"^404 "):
+        await server.custom_ids("file-x", {1})
+
+
 async def test_a_file_is_read_from_where_it_stands_as_far_as_told(
     server: BatchServer, simulator: Simulator
 ) -> None:

@@ -62,7 +62,8 @@ class Seen(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """The batch was certainly not made."""
+    """The batch was certainly not made: the provider refused, or could not be reached (then
+    `failure.trouble` is UNREACHABLE, and the same may be asked again)."""
 
     failure: Failure
 

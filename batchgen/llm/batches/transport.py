@@ -41,7 +41,7 @@ class Transport:
         self._address = address
         self._timeout_s = timeout_s
         self._memory = AnswerMemory()
-        # Of what comes packed, no length says whether it is whole.
+        # Of what comes packed, no length tells whether it is whole.
         self._headers = {**address.headers, "Accept-Encoding": "identity"}
 
     async def call(
@@ -222,6 +222,9 @@ async def _receive(received: ReceivedBody, response: aiohttp.ClientResponse) -> 
 
 
 def _tells_its_end(response: aiohttp.ClientResponse) -> bool:
-    """Whether the end of the connection is not taken for the end of the file."""
-    coding = response.headers.get("Transfer-Encoding", "").lower()
-    return "Content-Length" in response.headers or "chunked" in coding
+    """Whether what was read has the length that HTTP told. It tells none where the end of the
+    connection is the end of the file, and another one of what is packed all the same."""
+    headers = response.headers
+    is_packed = headers.get("Content-Encoding", "identity").lower() != "identity"
+    is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    return not is_packed and ("Content-Length" in headers or is_chunked)
