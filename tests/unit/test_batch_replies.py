@@ -395,18 +395,25 @@ async def test_a_file_goes_up_as_a_form_with_what_goes_with_each_request(
         assert not request.headers.get("Transfer-Encoding")
         async for part in await request.multipart():
             form[str(part.name)] = (part.filename, await part.read())  # type: ignore[union-attr]
-        reply = web.json_response({"id": "file-1"})
-        reply.set_cookie("machine", "7")
-        return reply
+        return web.json_response({"id": "file-1"})
 
     told.answers["POST /files"] = answer
-    for _ in range(2):
-        assert await server.upload(io.BytesIO(b'{"a": 1}\n'), 9, "batchgen-x.jsonl") == "file-1"
+    file = io.BytesIO(b'{"a": 1}\n')
+    assert await server.upload(file, 9, "batchgen-x.jsonl") == "file-1"
     assert form == {"purpose": (None, b"batch"), "file": ("batchgen-x.jsonl", b'{"a": 1}\n')}
-    headers = told.asked[1].headers
+    headers = told.asked[0].headers
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert headers["User-Agent"].startswith("AsyncOpenAI/Python ")
-    assert "Cookie" not in headers
+
+
+async def test_no_cookie_is_kept(told: Provider) -> None:
+    told.says("GET /batches/b-1", 200, BATCH, Set_Cookie="machine=7")
+    async with opened(
+        told.url.replace("127.0.0.1", "localhost")
+    ) as server:  # none is kept of an IP
+        await server.get("b-1")
+        await server.get("b-1")
+    assert ["Cookie" in one.headers for one in told.asked] == [False, False]
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
