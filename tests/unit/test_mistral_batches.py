@@ -165,10 +165,10 @@ async def test_the_list_has_pages(server: BatchServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "hours"), [("24h", 24), ("7d", 168), ("1h", 1), ("soon", None), ("30m", None)]
+    ("window", "hours"), [("24h", 24), ("7d", 168), ("1h", 1), ("soon", "soon"), ("30m", "30m")]
 )
 async def test_the_window_is_told_in_hours(
-    told: Provider, odd: BatchServer, window: str, hours: int | None
+    told: Provider, odd: BatchServer, window: str, hours: int | str
 ) -> None:
     told.says("POST /batch/jobs", 200, JOB)
     made = await create(odd, window=window)
@@ -178,7 +178,7 @@ async def test_the_window_is_told_in_hours(
         "endpoint": "/v1/chat/completions",
         "model": "m-1",
         "metadata": {"batchgen": "t-1"},
-        **({} if hours is None else {"timeout_hours": hours}),
+        "timeout_hours": hours,
     }
 
 
@@ -242,3 +242,10 @@ async def test_pages_may_be_smaller_than_asked_for(told: Provider, odd: BatchSer
     assert len(found) == 30
     told.says("GET /batch/jobs", 404, "")
     assert await odd.recent(0) is None
+
+
+async def test_a_window_that_is_no_number_of_hours_is_refused(server: BatchServer) -> None:
+    file_id = await server.upload(io.BytesIO(b"{}\n"), 3, "a.jsonl")
+    made = await create(server, file_id, window="soon")
+    assert isinstance(made, Refused)
+    assert "timeout_hours" in made.failure.message

@@ -38,13 +38,12 @@ class MistralBatches(FileBatches):
         return {"custom_id": request.custom_id, "body": request.body}
 
     def order_body(self, order: Order) -> Mapping[str, Any]:
-        hours = _hours_of(order.window)
         return {
             "input_files": [order.input_file],
             "endpoint": order.path,
             "model": order.model,
             "metadata": {METADATA_KEY: order.token},
-            **({} if hours is None else {"timeout_hours": hours}),
+            "timeout_hours": _hours_of(order.window),
         }
 
     def seen_in(self, body: Any) -> Seen | None:
@@ -78,10 +77,10 @@ class MistralBatches(FileBatches):
         return total if isinstance(total, int) else None
 
 
-def _hours_of(window: str) -> int | None:
-    """None: the provider decides."""
+def _hours_of(window: str) -> int | str:
+    """A window that is no number of hours goes as it is, for the provider to refuse."""
     found = _WINDOW.fullmatch(window)
-    return int(found[1]) * (24 if found[2] == "d" else 1) if found else None
+    return int(found[1]) * (24 if found[2] == "d" else 1) if found else window
 
 
 def _problems(errors: Any) -> Iterator[LineProblem]:
