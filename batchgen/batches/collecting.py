@@ -17,7 +17,7 @@ from batchgen.batches.place import Ground, Place
 from batchgen.batches.sizes import REFUSED_WHOLE
 from batchgen.batches.spool import claim_in
 from batchgen.endpoints import ENDPOINTS
-from batchgen.errors import InputError, TemplateError
+from batchgen.errors import ConfigError, InputError, StoreError, TemplateError
 from batchgen.items import (
     Answer,
     Decision,
@@ -33,7 +33,7 @@ from batchgen.items import (
 from batchgen.llm.batches import BatchLine, BatchServerError, LineProblem, Seen, Standing
 from batchgen.llm.replies import read_reply
 from batchgen.shutdown import uninterrupted
-from batchgen.store import Claim, ProviderBatch, Reserved, Spent, Store, claim_of
+from batchgen.store import BatchState, Claim, ProviderBatch, Reserved, Spent, Store, claim_of
 from batchgen.userfunctions import text_of
 from batchgen.worker.budget import WorstCases
 from batchgen.worker.fallback import internal_error
@@ -56,7 +56,8 @@ class Collected(NamedTuple):
 
 
 class Collector:
-    """Collects for one run."""
+    """Collects for one run. `is_at_limit`: what is at the provider is all that it takes at a time,
+    until some of it has ended."""
 
     def __init__(
         self, ground: Ground, store: Store, requests: Requests, judge: LineJudge,
@@ -67,6 +68,7 @@ class Collector:
         self._requests = requests
         self._judge = judge
         self._parser = parser
+        self.is_at_limit = False
 
     async def collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> Collected:
         """All that the files of a batch have, and what follows for the rows that they do not
@@ -86,6 +88,7 @@ class Collector:
                         return Collected(is_closed=False)
         except BatchServerError as exc:
             return Collected(is_closed=False, trouble=exc.failure)
+        self.is_at_limit = False
         self._tell_of_strays(reading)
         await self._settle_unnamed(reading, seen)
         await self._store.batches.close(batch.number)
@@ -126,7 +129,10 @@ class Collector:
             decision = await self._decide(item, prepared, judged)
         except (TemplateError, InputError) as exc:
             decision = Fail(Reason.REJECTED, text_of(exc))
+        except (ConfigError, StoreError):
+            raise
         except Exception as exc:
+            self._ground.bug(item, exc)
             decision = internal_error(exc, has_answer=_has_answer(judged))
         attempts = () if judged is None or judged.attempt is None else (judged.attempt,)
         return Outcome(item, attempts, decision)
@@ -219,7 +225,8 @@ class Collector:
         said = seen.problems[0].message if seen.problems else f"the provider says {seen.status}"
         of_lines = {one.line: one for one in seen.problems if one.line is not None}
         if any(_names(one, _TOKEN_LIMIT) for one in seen.problems):
-            await self._release(batch, f"{REFUSED_WHOLE}{said}")
+            self.is_at_limit = await self._are_others_at(place)
+            await self._release(batch, said if self.is_at_limit else f"{REFUSED_WHOLE}{said}")
         elif of_lines and (to_blame := await self._rows_of(batch, of_lines, place)):
             await self._write(batch, to_blame)
             await self._release(batch, f"{len(to_blame)} of its requests were refused: {said}")
@@ -234,6 +241,12 @@ class Collector:
             await self._release(batch, said)
         else:
             await self._release(batch, f"{REFUSED_WHOLE}{said}")
+
+    async def _are_others_at(self, place: Place) -> bool:
+        return any(
+            one.server == place.key and one.state is BatchState.OPEN
+            for one in await self._store.batches.unfinished()
+        )
 
     async def _release(self, batch: ProviderBatch, why: str) -> None:
         rows = await self._store.batches.release(batch.number, why)

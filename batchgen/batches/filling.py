@@ -11,12 +11,13 @@ from batchgen.batches.purse import Purse
 from batchgen.batches.sizes import Sizes
 from batchgen.batches.spool import Spool, SpoolKey, custom_id_of, tokens_of
 from batchgen.endpoints import Endpoint
-from batchgen.errors import InputError, Remedy, TemplateError
+from batchgen.errors import ConfigError, InputError, Remedy, StoreError, TemplateError
 from batchgen.items import Decision, Fail, Item, Outcome, Reason, Release
 from batchgen.llm.prices import WorstCase
 from batchgen.store import ClaimRequest, Exchange, Seat, ServerWant, claim_of
 from batchgen.userfunctions import text_of
 from batchgen.worker.answering import Answering
+from batchgen.worker.fallback import internal_error
 from batchgen.worker.halts import too_many_failed
 from batchgen.worker.requests import Requests
 from batchgen.worker.stats import Halt, HaltKind
@@ -127,7 +128,7 @@ class Filler:
             wants.append(ServerWant("", code, experiments=self._answers.code, runs_code=True))
         return ClaimRequest(
             tuple(wants), spec.experiments, spec.until, selection=spec.selection,
-            max_failures=spec.max_failures, most=most, run=spec.run,
+            max_failures=spec.max_failures, most=most, run=spec.run, waits_for_batches=True,
         )  # fmt: skip
 
     async def _put(self, item: Item) -> Outcome | None:
@@ -136,6 +137,11 @@ class Filler:
             request = await self._request(item)
         except (TemplateError, InputError) as exc:
             return Outcome(item, (), Fail(Reason.REJECTED, text_of(exc)))
+        except (ConfigError, StoreError):
+            raise
+        except Exception as exc:  # a bug costs one row
+            self._ground.bug(item, exc)
+            return Outcome(item, (), internal_error(exc, has_answer=False))
         decision = self._put_request(item, request)
         return None if decision is None else Outcome(item, (), decision)
 

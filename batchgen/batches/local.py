@@ -5,7 +5,8 @@ import asyncio
 
 from msgspec.structs import replace
 
-from batchgen.errors import ConfigError, InputError, TemplateError
+from batchgen.batches.place import Ground
+from batchgen.errors import ConfigError, InputError, StoreError, TemplateError
 from batchgen.items import Fail, Item, Outcome, Reason
 from batchgen.userfunctions import text_of
 from batchgen.worker.fallback import internal_error
@@ -18,12 +19,13 @@ def needs_call(item: Item) -> bool:
 
 
 class LocalWork:
-    """Does so many rows at once."""
+    """For one run: as many rows at once as a worker would do."""
 
-    def __init__(self, requests: Requests, parser: AnswerParser, at_once: int) -> None:
+    def __init__(self, ground: Ground, requests: Requests, parser: AnswerParser) -> None:
+        self._ground = ground
         self._requests = requests
         self._parser = parser
-        self._slots = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(ground.spec.concurrency)
 
     async def outcome(self, item: Item) -> Outcome:
         """What became of a row. Raises ConfigError when its code cannot be loaded."""
@@ -34,9 +36,10 @@ class LocalWork:
                 return await self._parse(item)
             except (TemplateError, InputError) as exc:
                 return Outcome(item, (), Fail(Reason.REJECTED, text_of(exc)))
-            except ConfigError:
+            except (ConfigError, StoreError):
                 raise
             except Exception as exc:  # a bug costs one row
+                self._ground.bug(item, exc)
                 waits = item.answer_seq is not None
                 return Outcome(item, (), internal_error(exc, has_answer=waits))
 

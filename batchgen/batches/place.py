@@ -1,11 +1,13 @@
 """A server at which batches are made, and what of a run all the parts need."""
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
 
 from batchgen.config import BatchConfig
+from batchgen.items import Item
 from batchgen.llm.batches import BatchServer
 from batchgen.llm.prices import Prices
 from batchgen.worker.spec import ServerSpec, WorkSpec
@@ -42,6 +44,10 @@ class Ground(Struct, frozen=True):
     def warn(self, message: str) -> None:
         warn = self.context.log.warn
         warn(message)
+
+    def bug(self, item: Item, exc: Exception) -> None:
+        """It has cost this row; to be called where it is handled."""
+        self.context.log.bug(f"item {item.id}: {exc}", traceback.format_exc())
 
     def halt(self, halt: Halt) -> None:
         """Send nothing more; the first reason counts."""

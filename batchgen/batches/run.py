@@ -87,12 +87,12 @@ class _Rounds:
         self._answers = answers
         self._left = ground.spec.max_items
         self._requests = Requests(store, ground.spec, run.present)
-        self._local = LocalWork(self._requests, parser, ground.spec.concurrency)
+        self._local = LocalWork(ground, self._requests, parser)
         self._purse = Purse(ground, store)
         self._sender = Sender(ground, store, seat)
         judge = LineJudge(ground.spec.retry_policy, self._requests.leave_out, ground.warn)
-        collector = Collector(ground, store, self._requests, judge, parser)
-        self._watcher = Watcher(ground, store, self._sender, collector)
+        self._collector = Collector(ground, store, self._requests, judge, parser)
+        self._watcher = Watcher(ground, store, self._sender, self._collector)
         self._probed: set[tuple[int, int]] = set()
         self._is_over = False
         self._told_at = 0
@@ -149,7 +149,8 @@ class _Rounds:
         sizes = Sizes(self._ground.config.max_requests)
         sizes.learn(reversed(await self._store.batches.newest(_NEWEST)))
         config, files = self._ground.config, 0
-        if self._sender.has_room:
+        is_at_limit = self._collector.is_at_limit and any(one.batch_id for one in unfinished)
+        if self._sender.has_room and not is_at_limit:
             files = max(0, config.max_open - len(unfinished))
         tokens = config.max_enqueued_tokens
         if tokens is not None:

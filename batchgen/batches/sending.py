@@ -14,12 +14,13 @@ from typing import NamedTuple
 from batchgen.batches.place import Ground, Place
 from batchgen.batches.sizes import REFUSED_WHOLE
 from batchgen.batches.spool import Spool
-from batchgen.clock import now_ms
+from batchgen.clock import clock_ms, now_ms
 from batchgen.endpoints import ENDPOINTS
-from batchgen.items import Failure, Reason
+from batchgen.items import Failure, Reason, Trouble
 from batchgen.llm.batches import BatchServerError, Refused, Seen
 from batchgen.shutdown import uninterrupted, unless
 from batchgen.store import AskedServer, Grant, NewBatch, ProviderBatch, Seat, Store
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.halts import refused
 from batchgen.worker.stats import Halt, HaltKind
 
@@ -37,16 +38,20 @@ class _Search(NamedTuple):
 
 
 class Sender:
-    """Sends for one run. `has_room` is False once the provider wants no more for now."""
+    """Sends for one run."""
 
     def __init__(self, ground: Ground, store: Store, seat: Seat) -> None:
         self._ground = ground
         self._store = store
         self._seat = seat
         self._searches: dict[int, _Search] = {}
-        self._not_made: dict[int, Failure] = {}  # certainly, and to be tried again
-        self.has_room = True
-        self.budget_is_short = False
+        self._not_made = set[int]()  # certainly, and to be tried again
+        self._uploads_fail_since: int | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """False: the provider wants no more for now."""
+        return not self._not_made
 
     async def send(self, spool: Spool, place: Place) -> ProviderBatch | None:
         """None: nothing of it was sent, and its rows are still the sender's. Not interrupted from
@@ -65,7 +70,9 @@ class Sender:
         for attempt in range(_UPLOADS):
             try:
                 upload = place.server.upload(spool.rewound(), spool.bytes, name)
-                return await unless(self._ground.context.stop.drain, upload)
+                input_file = await unless(self._ground.context.stop.drain, upload)
+                self._uploads_fail_since = None
+                return input_file
             except BatchServerError as exc:
                 failure = exc.failure
             if failure.halt is not None:
@@ -75,12 +82,20 @@ class Sender:
             await unless(self._ground.context.stop.drain, pause)
             if self._ground.is_stopped:
                 return None
-        self._ground.warn(
-            f"a file of {spool.requests} requests could not be uploaded: {failure.message}. Its "
-            "rows are pending again."
-        )
-        self.has_room = False
+        self._could_not_upload(spool, failure)
         return None
+
+    def _could_not_upload(self, spool: Spool, failure: Failure) -> None:
+        now, stall_s = clock_ms(), self._ground.spec.stall_s
+        self._uploads_fail_since = self._uploads_fail_since or now
+        words = f"a file of {spool.requests} requests could not be uploaded: {failure.message}"
+        if now - self._uploads_fail_since > 1000 * stall_s:
+            words = (
+                f"nothing could be uploaded for {stall_s:g} s (work.stall_s). The newest: {words}"
+            )
+            self._ground.halt(Halt(words, kind=HaltKind.STALLED))
+        else:
+            self._ground.warn(f"{as_sentence(words)} Its rows are pending again.")
 
     async def _seal_and_create(
         self, spool: Spool, place: Place, input_file: str
@@ -96,8 +111,7 @@ class Sender:
         budget = self._ground.spec.budget
         sealed = await self._store.batches.seal(self._seat.id, new, spool.claims, budget)
         if isinstance(sealed, Grant):
-            self.budget_is_short = True
-            return None
+            return None  # others have reserved what is left of the budget, meanwhile
         if sealed is None:
             self._ground.warn("this process was taken for dead: its rows are others' now.")
             return None
@@ -143,7 +157,7 @@ class Sender:
 
     async def _create(self, batch: ProviderBatch, place: Place) -> None:
         """Ask once to make it."""
-        self._not_made.pop(batch.number, None)
+        self._not_made.discard(batch.number)
         made = await place.server.create(
             batch.input_file, endpoint=ENDPOINTS[batch.endpoint], model=batch.model,
             window=self._ground.config.completion_window, token=batch.token,
@@ -173,19 +187,20 @@ class Sender:
     async def _was_refused(self, batch: ProviderBatch, failure: Failure, place: Place) -> None:
         """It was certainly not made."""
         is_of_tokens = any(word in failure.message.lower() for word in _TOKEN_WORDS)
+        is_away = failure.trouble is Trouble.UNREACHABLE
         if failure.halt is not None:
             await self._store.batches.release(batch.number, failure.message)
             self._ground.halt(refused(failure, place.spec))
-        elif failure.reason is Reason.RATE_LIMIT and (not is_of_tokens or await self._has_open()):
-            self._not_made[batch.number] = failure
-            self.has_room = False
+        elif is_away or (
+            failure.reason is Reason.RATE_LIMIT and (not is_of_tokens or await self._has_open())
+        ):
+            self._not_made.add(batch.number)
             self._ground.warn(
-                f"batch {batch.number}: the provider takes no more for now ({failure.message}); "
-                "it is asked again."
+                f"batch {batch.number}: the provider does not make it now ({failure.message}); it "
+                "is asked again."
             )
         elif failure.reason is Reason.RATE_LIMIT:
             await self._store.batches.release(batch.number, f"{REFUSED_WHOLE}{failure.message}")
-            self.has_room = False
         else:
             await self._store.batches.release(batch.number, failure.message)
             words = f"the provider refuses to make a batch. It said: {failure.message}"

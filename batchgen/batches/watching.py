@@ -14,6 +14,7 @@ from batchgen.worker.stats import Halt, HaltKind
 
 _LATE_FILE_MS = 600_000  # some tell later which file has the answers
 _LATE_MS = 6 * 3_600_000  # after its time a batch may still be ended in order
+_NEWEST = 100  # batches of ours, of which one may have been made twice
 _DAY_MS = 24 * 3_600_000
 _PARTS = {"h": 3_600_000, "d": _DAY_MS, "m": 60_000}
 
@@ -56,13 +57,13 @@ class Watcher:
             self._is_away(exc.failure, place)
             return
         by_id = {one.batch_id: one for one in seen or ()}
+        await self._cancel_twins(seen or (), place)
         for batch in batches:
             if self._ground.is_stopped:
                 return
             if batch.state is BatchState.CREATING:
                 await self._sender.go_on(batch, place, seen)
             else:
-                await self._cancel_twins(batch, seen or (), place)
                 await self._follow(batch, by_id, place)
 
     async def _follow(
@@ -100,7 +101,6 @@ class Watcher:
         self.late.discard(batch.number)
         collected = await self._collector.collect(batch, seen, place)
         if collected.is_closed:
-            self._sender.has_room = True
             self._ground.say(
                 f"batch {batch.number}: {seen.status}, {seen.answered:,} answered, "
                 f"{seen.failed:,} failed"
@@ -115,10 +115,13 @@ class Watcher:
         first_at = self._without_file.setdefault(batch.number, now_ms())
         return now_ms() - first_at < _LATE_FILE_MS
 
-    async def _cancel_twins(self, batch: ProviderBatch, seen: Sequence[Seen], place: Place) -> None:
-        """Made of the same file: its answers are paid for, and nobody waits for them."""
+    async def _cancel_twins(self, seen: Sequence[Seen], place: Place) -> None:
+        """Batches that were made of the same file as one of ours, also of one that is closed by
+        now: their answers are paid for, and nobody waits for them."""
+        known = [one for one in await self._store.batches.newest(_NEWEST) if one.batch_id]
         for twin in seen:
-            if twin.batch_id == batch.batch_id or not is_of(twin, batch):
+            batch = next((one for one in known if is_of(twin, one)), None)
+            if batch is None or batch.batch_id == twin.batch_id:
                 continue
             if twin.standing is Standing.RUNNING:
                 try:

@@ -48,7 +48,14 @@ def say_result(session: Session, result: WorkResult) -> None:
                     f"each: {batchgen()} failures{of_experiment()}")  # fmt: skip
     if counts.stale:
         session.say(_stale_line(counts.stale, stays=result.stays_stale))
-    if left and not counts.is_enough(result.until):
+    if result.in_batches:
+        wait = "waits" if result.in_batches == 1 else "wait"
+        session.say(
+            f"{counted(result.in_batches, 'row')} {wait} for a provider. To collect "
+            f"{'it' if result.in_batches == 1 else 'them'}: {batchgen()} work --batch"
+            f"{of_experiment()}"
+        )
+    if left > result.in_batches and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
 
 

@@ -37,7 +37,7 @@ class WorkResult(Struct, frozen=True):
     """How a worker's run ended; `counts` are those of its experiments, whoever did the work, and
     `until` is how many done items were wanted of them (None: all). With `stays_stale` the steps
     make none of their stale rows any more; with `of_steps` there are steps, and the counts are of
-    rows, of which an item has several."""
+    rows, of which an item has several. `in_batches` of them wait for a provider."""
 
     stats: Stats
     counts: Counts
@@ -45,6 +45,7 @@ class WorkResult(Struct, frozen=True):
     until: int | None = None
     stays_stale: bool = False
     of_steps: bool = False
+    in_batches: int = 0
 
     @classmethod
     def nothing_to_do(cls, counts: Counts) -> "WorkResult":
@@ -52,8 +53,8 @@ class WorkResult(Struct, frozen=True):
 
     @property
     def is_complete(self) -> bool:
-        """Nothing is left to be done, or as many are done as were wanted."""
-        return not self.counts.open or self.counts.is_enough(self.until)
+        """Nothing is left to be done here, or as many are done as were wanted."""
+        return self.counts.open <= self.in_batches or self.counts.is_enough(self.until)
 
     @property
     def exit_code(self) -> int:
@@ -169,7 +170,12 @@ async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> W
     of_steps = any(
         one.step is not None for one in await store.experiments() if ids is None or one.id in ids
     )
-    return WorkResult(stats, counts, signum, spec.until, stays, of_steps)
+    in_batches = sum(
+        one.unsettled
+        for one in await store.batches.unfinished()
+        if ids is None or one.experiment_id in ids
+    )
+    return WorkResult(stats, counts, signum, spec.until, stays, of_steps, in_batches)
 
 
 def _check_budget(spec: WorkSpec, sections: Sequence[ModelConfig]) -> None:

@@ -73,8 +73,7 @@ class Intake(Struct, frozen=True):
 
 
 class StepIntake(Struct, frozen=True):
-    """What the rows of a step are asked with, and what reads their answers; of a step that runs
-    code, the function that ends them."""
+    """What a step's rows are asked with, and what reads their answers, or ends them without one."""
 
     recipe: Recipe
     parser: ParserVersion
@@ -190,8 +189,8 @@ class Failed(Struct, frozen=True):
 
 
 class Condemned(NamedTuple):
-    """`items` different ones failed alike at a server, and nothing (of `experiment`, if named) was
-    answered, or nothing since. `halt`: why no request would work, if the server said so."""
+    """`items` different ones failed alike at a server, and none (of `experiment`, if named) was
+    answered since. `halt`: why no request would work, if the server said so."""
 
     items: int
     alike: str
@@ -212,8 +211,8 @@ class Selection(Struct, frozen=True):
     """Chosen items of an experiment. Their open ones are marked with its `number`. None: nothing
     else is open, so they need no mark as long as the experiment `experiment_id` has these `rows`
     and no more; besides them are `done` and `failed` ones. What was made of them is chosen too:
-    `ended` are the chains that had ended when it was made, of the chosen items or, without a
-    number, of the others. None: there are no steps."""
+    `ended` chains had ended when it was made, of the chosen items or, without a number, of the
+    others. None: there are no steps."""
 
     number: int | None
     rows: int
@@ -226,9 +225,9 @@ class Selection(Struct, frozen=True):
 class ClaimRequest(Struct, frozen=True):
     """What to claim: as many items as the `servers` have room for, but no more than `most`, of
     `experiments` (None: of all), and of a `selection` in them if there is one, and none that could
-    bring their done items, whoever does them, above `until`. Rows that make no call come on top of
-    `most`. Nothing is claimed once `max_failures` is reached. `run` is what the processes of one
-    command have in common."""
+    bring their done items above `until`. Rows that make no call come on top. Nothing is claimed
+    once `max_failures` is reached. `run` is what the processes of a command have in common. With
+    `waits_for_batches`, rows in provider batches count as open."""
 
     servers: tuple[ServerWant, ...] = ()
     experiments: tuple[int, ...] | None = None
@@ -237,6 +236,7 @@ class ClaimRequest(Struct, frozen=True):
     max_failures: FailureLimit | None = None
     most: int | None = None
     run: str = ""
+    waits_for_batches: bool = False
 
     @property
     def slots(self) -> int:

@@ -242,3 +242,15 @@ async def test_a_request_that_is_larger_than_a_batch_fails_alone(provide: Provid
     said = await project.run()
     assert said.code == 3
     assert "a batch takes 1" in said.err or project.query("select error from results")
+
+
+async def test_who_asks_online_beside_a_batch_does_not_wait_for_it(provide: Provide) -> None:
+    project = await provide(items=8, seconds=3600)
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await project.work("--no-wait", "--max-items", "5")).code == 0
+    online = await project.batchgen("work")
+    assert online.code == 0
+    assert "5 rows wait for a provider. To collect them: batchgen work --batch" in online.err
+    assert project.query("select state, count(*) from work group by 1 order by 1") == [
+        ("done", 3), ("running", 5),
+    ]  # fmt: skip

@@ -194,6 +194,11 @@ select * from batches where state <> 'closed' order by number;
 -- The newest first, before one.
 select * from batches where number < :before order by number desc limit :limit;
 
+-- name: rows_in_batches
+-- By experiment, how many rows wait for a provider.
+select experiment_id, sum(requests - settled) from provider_batches
+ where state <> 'closed' group by experiment_id;
+
 -- name: batches_with_files
 -- Closed ones whose files may still be at the provider, the newest first.
 select * from batches where state = 'closed' and files_gone = 0 order by number desc limit :limit;

@@ -362,7 +362,15 @@ def _counts_of_experiments(db: Transaction, want: ClaimRequest) -> Counts:
 
 
 def _open(db: Transaction, want: ClaimRequest) -> int:
-    return _counts(db, want).open
+    """But for rows in provider batches, unless it is those that are waited for."""
+    found = _counts(db, want).open
+    if found and not want.waits_for_batches:
+        found -= sum(
+            rows
+            for experiment_id, rows in db.execute("rows_in_batches")
+            if want.experiments is None or experiment_id in want.experiments
+        )
+    return max(0, found)
 
 
 def _is_outgrown(db: Transaction, want: ClaimRequest) -> bool:
