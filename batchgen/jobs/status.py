@@ -228,7 +228,7 @@ async def status_of(
     only = None if is_all else ids
     total = Counts.sum_of(one.counts for one in experiments)
     workers, paces = await store.workers(), [await store.pace(id_) for id_ in only or (None,)]
-    dead = [worker for worker in workers if not worker.alive and is_all]
+    dead = [one for one in workers if not one.alive and one.calls and is_all]
     unknown_calls = total.unknown_calls + sum(worker.calls for worker in dead)
     unknown, cost_note = NO_UNKNOWN_CALLS, None
     if unknown_calls or total.cost_usd:

@@ -23,6 +23,7 @@ COLLECT = (
 async def project(project: Project) -> Project:
     """Of five rows two are in batch 2, which is open, one with its answer; of batch 1, which is
     closed, one is done."""
+    project.config(max_tokens=50)
     project.pool([{"word": f"w{n}"} for n in range(5)])
     await well(project, "enqueue", "pool.jsonl")
     async with open_store(project.database) as store:
@@ -127,3 +128,16 @@ async def test_nothing_moves_while_somebody_sends(project: Project) -> None:
     lock.release()
     assert refused.code == 2
     assert "batchgen.db: another batchgen sends provider batches" in refused.err
+
+
+async def test_what_a_sender_had_that_died_was_never_sent(project: Project) -> None:
+    """Beside a call whose answer nobody knows: no more than what that can have cost is told of."""
+    async with open_store(project.database) as store:
+        await store.batches.abandon(2)
+        async with store.seat(4, 60.0, 3, kind=WorkerKind.SENDER) as seat:
+            await seat.exchange([], claims(3))
+            seat.abandon()
+    told = json.loads((await well(project, "status", "--json")).out)
+    (worker,) = told["workers"]
+    totals = told["total"]
+    assert (worker["alive"], totals["unknown_calls"], totals["unknown_max_calls"]) == (False, 1, 1)

@@ -16,18 +16,20 @@ from batchgen.items import (
     Reason,
     Release,
     Retry,
+    State,
 )
 from batchgen.store import (
     AskedServer,
     BatchState,
     Budget,
     Grant,
+    Listing,
     ProviderBatch,
     Reserved,
     Spent,
     claim_of,
 )
-from batchgen.store.transactions import batches, budget, known_batches, living
+from batchgen.store.transactions import batches, budget, known_batches, living, stretches
 from tests.kits.sending import Sending, in_batch
 from tests.kits.table import SERVER, Table, answered
 
@@ -299,6 +301,22 @@ def test_rows_that_it_holds_are_read_by_pages(sending: Sending) -> None:
         after = page[-1].id
     assert pages == [[1, 3], [4, 5]]
     assert look(sending.table.transaction, 99, 0, 2) == []
+
+
+def test_rows_at_a_provider_are_listed_with_those_that_run(sending: Sending) -> None:
+    table = sending.table
+    sending.sealed(5)
+    table.enqueue(*range(3))
+    table.claim(table.join(), 2)
+    listing = Listing((1,), state=State.RUNNING)
+    for back in (False, True):
+        found, place = list[int](), None
+        while True:
+            page = stretches.stretch(table.transaction, listing, place, back=back, limit=3)
+            found += [id_ for _, id_ in page.rows]
+            if (place := page.end) is None:
+                break
+        assert found == sorted(range(1, 8), reverse=back)
 
 
 # Giving up

@@ -489,6 +489,33 @@ PLANS = {
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
     ],
+    # Of provider batches: one may hold as many rows as a table has.
+    "seal_claims": [
+        "SCAN claim VIRTUAL TABLE INDEX 1:",
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "held_by_batch": [
+        "SCAN chosen VIRTUAL TABLE INDEX 1:",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "page_of_batch": ["SEARCH work USING INDEX work_claimed (worker_id=? AND rowid>?)"],
+    "page_of_batch_before": ["SEARCH work USING INDEX work_claimed (worker_id=? AND rowid<?)"],
+    "some_claims_of_worker": [
+        "SEARCH w USING INDEX work_claimed (worker_id=?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "unclosed_batches": [
+        "SCAN b USING INDEX provider_batches_unclosed",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "batch_of_item": [
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH b USING INDEX sqlite_autoindex_provider_batches_1 (worker_id=?)",
+    ],
+    "was_sent_before": [
+        "SEARCH provider_batches USING INDEX provider_batches_of_recipe "
+        "(experiment_id=? AND recipe_id=?)"
+    ],
     # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
     "append_attempt": [],
     "append_result": [],

@@ -103,6 +103,7 @@ LEFT = {
 }
 
 
+@pytest.mark.quick("sqlite", "postgres-sealed", "postgres-answered")
 @pytest.mark.parametrize("point", POINTS)
 async def test_killed_at_any_moment_it_leaves_what_the_next_one_goes_on_with(
     store: Store, database: DatabaseAddress, point: str

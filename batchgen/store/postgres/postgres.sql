@@ -360,6 +360,17 @@ with held as materialized (
   select item_id from work where state = 'running' and worker_id = :worker_id)
 select item_id from held where item_id > :after order by item_id limit :limit;
 
+-- name: page_of_batch_before
+-- The same backwards.
+with held as materialized (
+  select item_id from work where state = 'running' and worker_id = :worker_id)
+select item_id from held where item_id < :before order by item_id desc limit :limit;
+
+-- name: holders_of_batches
+-- Of some experiments.
+select worker_id from provider_batches
+ where state <> 'closed' and experiment_id = any(numbers(:experiment_ids));
+
 ------------------------------------------------------------------------------- budget
 
 -- name: note_overuse
@@ -1524,12 +1535,12 @@ select item_id from work
  order by item_id limit :limit;
 
 -- name: running_rows
--- As many as there are slots, at most.
+-- As many as there are slots, at most; not those at a provider.
 select w.item_id
   from workers k
   join lateral (select item_id, experiment_id from work
                  where state = 'running' and worker_id = k.id offset 0) w on true
- where w.experiment_id = any(numbers(:experiment_ids))
+ where k.kind <> 'batch' and w.experiment_id = any(numbers(:experiment_ids))
  order by w.item_id limit :limit;
 
 -- name: rows_with_text

@@ -317,6 +317,17 @@ select item_id from work indexed by work_claimed
  where state = 'running' and worker_id = :worker_id and item_id > :after
  order by item_id limit :limit;
 
+-- name: page_of_batch_before
+-- The same backwards.
+select item_id from work indexed by work_claimed
+ where state = 'running' and worker_id = :worker_id and item_id < :before
+ order by item_id desc limit :limit;
+
+-- name: holders_of_batches
+-- Of some experiments.
+select worker_id from provider_batches
+ where state <> 'closed' and experiment_id in (select value from json_each(:experiment_ids));
+
 ------------------------------------------------------------------------------- budget
 
 -- name: note_overuse
@@ -1329,10 +1340,10 @@ select item_id from work indexed by work_crashed
  order by item_id limit :limit;
 
 -- name: running_rows
--- As many as there are slots, at most.
+-- As many as there are slots, at most; not those at a provider.
 select w.item_id
   from workers k cross join work w indexed by work_claimed on w.worker_id = k.id
- where w.state = 'running'
+ where k.kind <> 'batch' and w.state = 'running'
    and w.experiment_id in (select value from json_each(:experiment_ids))
  order by w.item_id limit :limit;
 

@@ -102,9 +102,23 @@ def _running(
     which = {"experiment_ids": listed(listing.experiment_ids), "limit": _MOST_IN_FLIGHT}
     ids = [int(id_) for (id_,) in db.execute("running_rows", which)]
     after = [id_ for id_ in ids if at is None or (id_ < at if back else id_ > at)]
-    page = (after[::-1] if back else after)[:limit]
+    after += _at_providers(db, listing, at, back=back, limit=limit + 1)
+    after.sort(reverse=back)
+    page = after[:limit]
     end = str(page[-1]) if len(page) < len(after) else None
     return Stretch([(str(id_), id_) for id_ in page], len(page), end)
+
+
+def _at_providers(
+    db: "Transaction", listing: Listing, at: int | None, *, back: bool, limit: int
+) -> list[int]:  # fmt: skip
+    """The next rows of each batch, of which one may have very many."""
+    which = {"experiment_ids": listed(listing.experiment_ids)}
+    holders = db.execute("holders_of_batches", which).fetchall()
+    place = {"before": 2**62 if at is None else at} if back else {"after": at or 0}
+    query = "page_of_batch_before" if back else "page_of_batch"
+    pages = [db.execute(query, {"worker_id": id_, "limit": limit, **place}) for (id_,) in holders]
+    return [int(item_id) for page in pages for (item_id,) in page]
 
 
 class _Place(NamedTuple):
