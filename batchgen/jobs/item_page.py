@@ -136,8 +136,9 @@ async def _chain(
 
 def _value_of(row: ChainRow) -> str | None:
     result = row.result
-    is_done = result is not None and row.state == "done"
-    return _value(result.parsed, result.response) if result and is_done else None
+    if result is None or row.state != "done":
+        return None
+    return result.response if result.parsed is None else result.parsed  # both are JSON
 
 
 def _value(parsed: str | None, response: str | None) -> str:

@@ -15,7 +15,7 @@ from batchgen.store import Order, RandomRows, ReadStore, ReviewCounts, Verdict
 MOST_ROWS = 2000
 MOST_COUNTED = 5000  # reviews: a reader waits for them
 MOST_LISTED = 500
-COUNTING_S = 0.05
+COUNTING_S = 0.1
 _BEFORE_ALL, _MOST_DIGITS = "0", 17
 
 

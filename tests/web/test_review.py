@@ -362,6 +362,8 @@ async def test_of_a_step_is_seen_what_the_item_was_given_and_what_other_steps_sa
         assert "score" in given
         assert "How?" in given  # in the list that the first step made
         assert "Cold." not in shown.text  # of the other element
+        _, first = await follow(viewer, "/e/demo%2Fask/review?n=9&seed=1&item=1")
+        assert re.search(r">answer\[1\]</a></dt>\s*<dd>\s*<pre [^>]*>Cold.</pre>", first.text)
         answer = await viewer.get((await say(viewer, shown, "accepted")).place)
         assert "tea[0] #1: accepted." in answer.text
         own = (await viewer.get(f"/items/{row}")).text
