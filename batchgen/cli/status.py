@@ -11,7 +11,8 @@ from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, only_experiment_option, step_option
 from batchgen.cli.session import Session, print_json, run_async
 from batchgen.cli.terminal import is_terminal, print_text
-from batchgen.display.status import status_text, waits_for
+from batchgen.display.held import waits_for
+from batchgen.display.status import status_text
 from batchgen.jobs.status import status_of
 from batchgen.store import read_now, read_store
 

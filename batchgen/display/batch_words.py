@@ -1,8 +1,9 @@
 """Provider batches in words: how far one is, where a row is that one holds, and how far all of
 them are."""
 
+from batchgen.display.times import hours_text
 from batchgen.display.visible import visible_line
-from batchgen.jobs.batches import Unfinished
+from batchgen.jobs.batches import InBatch, Unfinished
 from batchgen.store import BatchState, ProviderBatch
 
 _LONGEST_REASON = 100
@@ -39,21 +40,16 @@ def unfinished_line(unfinished: Unfinished, at_ms: int) -> str:
     parts.append(f"{unfinished.answered:,} of {unfinished.requests:,} answered")
     if unfinished.failed:
         parts.append(f"{unfinished.failed:,} failed")
-    return f"batches: {', '.join(parts)}, oldest {clock(at_ms - unfinished.since)}"
+    return f"batches: {', '.join(parts)}, oldest {hours_text(at_ms - unfinished.since)}"
 
 
-def held_text(batch: ProviderBatch, at_ms: int) -> str:
+def held_text(held: InBatch) -> str:
     """Where a row is that a batch holds: in batch 12 (batch_6abc), 41 % answered, since 3:10"""
+    batch = held.batch
     where = f"in batch {batch.number}"
     if batch.batch_id:
         where += f" ({visible_line(batch.batch_id)})"
     answered = f"{100 * batch.answered // batch.requests} % answered"
     if batch.batch_id is None:
         answered = state_text(batch, is_collecting=False)
-    return f"{where}, {answered}, since {clock(at_ms - batch.sealed_at)}"
-
-
-def clock(span_ms: int) -> str:
-    """Hours and minutes."""
-    minutes = max(0, span_ms) // 60_000
-    return f"{minutes // 60}:{minutes % 60:02}"
+    return f"{where}, {answered}, since {hours_text(held.at_ms - batch.sealed_at)}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from batchgen.display.batch_words import state_text
 from batchgen.display.commands import Commands
-from batchgen.display.status import duration
+from batchgen.display.times import duration
 from batchgen.display.visible import visible_line
 from batchgen.jobs.batches import BatchList, ListedBatch
 from batchgen.store import BatchState, ProviderBatch

@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
+from batchgen.display.batch_words import unfinished_line
 from batchgen.display.commands import Commands
 from batchgen.display.drawing import (
     SHORTEST_BAR,
@@ -26,22 +27,23 @@ from batchgen.display.drawing import (
     sparkline,
     wrapped,
 )
+from batchgen.display.held import left_s, worker_held_back
 from batchgen.display.history import History, Look
 from batchgen.display.status import (
     GONE,
-    duration,
+    SENDER_GONE,
+    SENDS_BATCHES,
     latency_text,
     learned_line,
-    left_s,
     moved_line,
     rate_unit,
     reasons_text,
     server_lines,
     status_text,
     unknown_line,
-    worker_held_back,
 )
 from batchgen.display.steps import stale_lines
+from batchgen.display.times import duration
 from batchgen.display.visible import visible_line
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, WorkerStatus
@@ -130,6 +132,8 @@ class Dashboard(Struct, frozen=True):
             yield from sentence(text, width, "yellow")
         if self.status.unknown.calls:
             yield from sentence(unknown_line(self.status.unknown), width, "yellow")
+        if self.status.batches:
+            yield from sentence(unfinished_line(self.status.batches, self.status.at_ms), width)
 
     def _rate_and_latency(self, rate: float, width: int) -> Iterator[Text]:
         """Now, and how it came to that; what happened at one time stands below each other."""
@@ -146,14 +150,15 @@ class Dashboard(Struct, frozen=True):
             yield from _spark_row(name, text.ljust(longest), values, style, width)
 
     def _worker(self, worker: WorkerStatus, width: int) -> list[Text]:
-        if worker.alive:
-            slots = f"{worker.in_flight}/{worker.slots} in flight"
-        else:
-            slots = f"{worker.slots} slots"
-        state = GONE
+        does = f"{worker.slots} slots"
+        if worker.sends_batches:
+            does = SENDS_BATCHES
+        elif worker.alive:
+            does = f"{worker.in_flight}/{worker.slots} in flight"
+        state = SENDER_GONE if worker.sends_batches else GONE
         if worker.alive:
             state = worker_held_back(worker, self.status.at_ms, self.commands) or "alive"
-        text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {slots}, {state}"
+        text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {does}, {state}"
         lines = sentence(text, width, "" if worker.alive else "dim")
         for late in worker.report.stragglers if worker.alive else ():
             for_s = (self.status.at_ms - late.began_at) / 1000

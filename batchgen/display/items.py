@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchgen.clock import timestamp
+from batchgen.display.batch_words import held_text
 from batchgen.display.commands import Commands
 from batchgen.display.visible import visible_line
 from batchgen.endpoints import parts_beside_text
@@ -47,9 +48,7 @@ def item_text(details: ItemDetails) -> str:
         head += f" (id {visible_line(item.custom_id)})"
     if item.sample is not None:
         head += f", sample {item.sample},"
-    head += f" of {item.experiment}: {item.state}"
-    if item.reason:
-        head += f", {item.reason}: {visible_line(item.error or '')}"
+    head += f" of {item.experiment}: {_state_of(details)}"
     return "\n".join([head, "", "input:", _indent(_pretty(details.input)), *_rest_of(details)])
 
 
@@ -118,6 +117,8 @@ def _standing(row: ItemDetails) -> str:
     value = ""
     if item.reason:
         value = f"{item.reason}: {visible_line(item.error or '')}"
+    elif row.in_batch is not None:
+        value = held_text(row.in_batch)
     elif item.state == "done":
         value = visible_line(json.dumps(row.parsed, ensure_ascii=False))
     shown = value if len(value) <= _LONGEST_VALUE else f"{value[: _LONGEST_VALUE - 3]}..."
@@ -126,9 +127,9 @@ def _standing(row: ItemDetails) -> str:
 
 def _state_of(row: ItemDetails) -> str:
     item = row.item
-    return f"{item.state}, {item.reason}: {visible_line(item.error or '')}" if item.reason else (
-        item.state
-    )  # fmt: skip
+    if item.reason:
+        return f"{item.state}, {item.reason}: {visible_line(item.error or '')}"
+    return f"{item.state}: {held_text(row.in_batch)}" if row.in_batch else item.state
 
 
 def _rest_of(details: ItemDetails) -> list[str]:

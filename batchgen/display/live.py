@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
+from batchgen.display.batch_words import unfinished_line
 from batchgen.display.commands import Commands
 from batchgen.display.drawing import (
     SHORTEST_BAR,
@@ -19,15 +20,10 @@ from batchgen.display.drawing import (
     share,
     wrapped,
 )
+from batchgen.display.held import left_s, run_held_back
 from batchgen.display.history import History
-from batchgen.display.status import (
-    duration,
-    latency_text,
-    left_s,
-    rate_unit,
-    retried_text,
-    run_held_back,
-)
+from batchgen.display.status import latency_text, rate_unit, retried_text
+from batchgen.display.times import duration
 from batchgen.jobs.status import Status
 
 _WIDE = 60  # so much is enough for what holds a run; what a server said may be cut off
@@ -61,6 +57,9 @@ class LiveDisplay(Struct, frozen=True):
             yield from wrapped(self._steps(), width)
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
+        if self.status.batches:
+            said = unfinished_line(self.status.batches, self.status.at_ms)
+            yield from lines(said, width, 1 if width >= _WIDE else 2)
         if not self.is_last:
             if servers := self._servers():
                 yield from wrapped(servers, width)
@@ -74,11 +73,11 @@ class LiveDisplay(Struct, frozen=True):
         return "" if remaining_s is None else f"{duration(remaining_s)} left"
 
     def _counts(self) -> list[Cell]:
-        total = self.status.total
+        total, in_flight = self.status.total, self.status.in_flight
         row = [
             (f"done {number(total.done, total)}", "green"),
             (f"failed {number(total.failed, total)}", "red" if total.failed else "dim"),
-            (f"in flight {total.running:>3,}", "yellow" if total.running else "dim"),
+            (f"in flight {in_flight:>3,}", "yellow" if in_flight else "dim"),
         ]
         if self.history.retried:
             row.append((retried_text(self.history.retried, self.history.failed_calls), "yellow"))

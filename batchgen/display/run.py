@@ -12,18 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from batchgen.display.batch_words import unfinished_line
 from batchgen.display.commands import Commands
+from batchgen.display.held import left_s, run_held_back
 from batchgen.display.history import History, Look
-from batchgen.display.status import (
-    duration,
-    latency_text,
-    left_s,
-    rate_unit,
-    retried_text,
-    run_held_back,
-    servers_text,
-)
+from batchgen.display.status import latency_text, rate_unit, retried_text, servers_text
 from batchgen.display.steps import step_progress_text
+from batchgen.display.times import duration
 from batchgen.display.visible import visible, visible_line
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
 LIVE_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
 _LONGEST_PLAIN_EVERY_S = 60.0  # a night then fills a thousand lines, not six thousand
+_NOTHING_NEW_EVERY_S = 3600.0  # while a provider has batches, and says nothing else of them
 _BEFORE_FIRST_DRAWING_S = 0.2  # rich takes a while to load: the first calls go out before
 
 
@@ -83,11 +79,19 @@ class RunDisplay:
                 await self._show_lines(look, history)
 
     async def _show_lines(self, look: Look, history: History) -> None:
-        """A line every few seconds, in a long run less often, until cancelled."""
+        """A line every few seconds, in a long run less often, until cancelled; and of batches
+        when there is something new."""
+        told, told_at_s = None, 0.0
         while True:
             pause_s = min(history.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)
             await asyncio.sleep(max(self._plain_every_s, pause_s))
-            self._print(plain_line(await history.observe(look), history, self._commands))
+            status = await history.observe(look)
+            news = status.total, status.batches
+            is_silent = history.elapsed_s - told_at_s < _NOTHING_NEW_EVERY_S
+            if status.batches and news == told and is_silent:
+                continue
+            told, told_at_s = news, history.elapsed_s
+            self._print(plain_line(status, history, self._commands))
 
     async def _show_live(
         self, console: "Console", look: Look, history: History, status: Status, *, is_over: bool
@@ -154,12 +158,17 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
         f"{total.finished}/{total.total} ({total.percent}%)",
         f"done {total.done}",
         f"failed {total.failed}",
-        f"in flight {total.running}",
-        f"{history.items_per_s:.1f} {rate_unit(status)}",
-        f"{history.tokens_per_s:.0f} tokens/s",
     ]
     if status.steps:
         parts.insert(1, step_progress_text(status.steps))
+    if status.batches:
+        parts.append(unfinished_line(status.batches, status.at_ms))
+    if status.in_flight or not status.batches:
+        parts += [
+            f"in flight {status.in_flight}",
+            f"{history.items_per_s:.1f} {rate_unit(status)}",
+            f"{history.tokens_per_s:.0f} tokens/s",
+        ]
     if history.retried:
         parts.append(retried_text(history.retried, history.failed_calls))
     if latency := latency_text(status):

@@ -6,8 +6,9 @@ from typing import Any
 from msgspec import Struct
 
 from batchgen.clock import now_ms, timestamp
+from batchgen.items import State
 from batchgen.jobs.lookup import chosen_experiments
-from batchgen.store import BatchState, ProviderBatch, ReadStore, WorkerKind
+from batchgen.store import BatchState, ProviderBatch, ReadStore, StoredItem, WorkerKind
 
 _CLOSED_LISTED = 10
 _PAGE = 200
@@ -52,6 +53,21 @@ class BatchList(Struct, frozen=True):
     batches: tuple[ListedBatch, ...]
     sender: int | None = None
     has_more: bool = False
+
+
+class InBatch(Struct, frozen=True):
+    """The batch that holds a row, as it is known at `at_ms`."""
+
+    batch: ProviderBatch
+    at_ms: int
+
+    def to_json(self) -> dict[str, Any]:
+        batch = self.batch
+        return {
+            "number": batch.number, "batch_id": batch.batch_id, "state": batch.state.value,
+            "status": batch.status, "answered": batch.answered, "requests": batch.requests,
+            "sealed_at": timestamp(batch.sealed_at),
+        }  # fmt: skip
 
 
 class Unfinished(Struct, frozen=True):
@@ -135,6 +151,14 @@ async def unfinished_batches(
     """Those of these experiments (None: of all); None: there are none."""
     found = await store.batches.unfinished()
     return Unfinished.of([one for one in found if _is_of(one, experiments)])
+
+
+async def batch_of(store: ReadStore, item: StoredItem) -> InBatch | None:
+    """None: no batch holds this row."""
+    if item.state != State.RUNNING:
+        return None
+    batch = await store.batches.of_item(item.id)
+    return None if batch is None else InBatch(batch, now_ms())
 
 
 async def sender_of(store: ReadStore) -> int | None:

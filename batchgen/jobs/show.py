@@ -11,6 +11,7 @@ from msgspec.structs import asdict, replace
 from batchgen.clock import timestamp
 from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import UsageError
+from batchgen.jobs.batches import InBatch, batch_of
 from batchgen.jobs.sent import Sent, SentReader
 from batchgen.store import ChainRow, Experiment, ReadStore, StoredAttempt, StoredItem
 
@@ -50,7 +51,8 @@ class StepPlace(Struct, frozen=True):
 class ItemDetails(Struct, frozen=True):
     """`request` is what its recipe makes of it, as it is sent to `endpoint`; or a `function` ends
     it without one. `problem`: why no request can be made of it. `attempts` are in the order in
-    which they ended, each with its raw answer or error."""
+    which they ended, each with its raw answer or error. `in_batch`: where it is, if a provider
+    batch holds it."""
 
     item: StoredItem
     endpoint: Endpoint
@@ -59,6 +61,7 @@ class ItemDetails(Struct, frozen=True):
     step: StepPlace | None = None
     function: str | None = None
     problem: str | None = None
+    in_batch: InBatch | None = None
 
     @property
     def id(self) -> str | int:
@@ -102,6 +105,7 @@ class ItemDetails(Struct, frozen=True):
             "state": item.state,
             "reason": item.reason,
             "error": item.error,
+            **({} if self.in_batch is None else {"batch": self.in_batch.to_json()}),
             "input": self.input,
             **self._asked_json(),
             "parsed": self.parsed,
@@ -294,5 +298,6 @@ async def _item_details(store: ReadStore, reader: SentReader, item: StoredItem) 
         recipe = await store.recipe(item.recipe_id)
         sent, problem = Sent({}, ENDPOINTS[recipe.endpoint]), str(exc)
     return ItemDetails(
-        item, sent.endpoint, sent.request, tuple(attempts), None, sent.function, problem
-    )
+        item, sent.endpoint, sent.request, tuple(attempts), None, sent.function, problem,
+        await batch_of(store, item),
+    )  # fmt: skip

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
 from batchgen.items import State
+from batchgen.jobs.batches import Unfinished, unfinished_batches
 from batchgen.jobs.expected import expected_pending
 from batchgen.jobs.experiments import (
     ExperimentSummary,
@@ -24,7 +25,7 @@ from batchgen.jobs.experiments import (
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.server_status import ServerStatus, servers_of
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
-from batchgen.store import CallTotals, Counts, Experiment, ReadStore, WorkerRow
+from batchgen.store import CallTotals, Counts, Experiment, ReadStore, WorkerKind, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -46,8 +47,8 @@ CALL_COLUMNS: Columns = {name: attrgetter(name) for name in CallTotals.__struct_
 
 class WorkerStatus(Struct, frozen=True):
     """A worker that joined and did not leave. `paused` and `stop` (`drain` or `now`) are what
-    others ordered. `in_flight` are its calls in flight, or those that were when it died. `report`
-    is some seconds old at most."""
+    others ordered. `in_flight` are its calls in flight, or those that were when it died; a sender
+    of provider batches makes none. `report` is some seconds old at most."""
 
     id: int
     host: str
@@ -59,19 +60,25 @@ class WorkerStatus(Struct, frozen=True):
     in_flight: int
     report: WorkerReport
     stop: str | None = None
+    kind: WorkerKind = WorkerKind.CALLER
+
+    @property
+    def sends_batches(self) -> bool:
+        return self.kind is WorkerKind.SENDER
 
     @classmethod
     def of(cls, row: WorkerRow) -> "WorkerStatus":
         return cls(
             id=row.id, host=row.host, pid=row.pid, slots=row.slots, started_at=row.started_at,
             alive=row.alive, paused=bool(row.paused), in_flight=row.calls,
-            report=WorkerReport.from_json(row.report), stop=row.stop,
+            report=WorkerReport.from_json(row.report), stop=row.stop, kind=row.kind,
         )  # fmt: skip
 
     def to_json(self, at_ms: int, waits_for: str | None) -> dict[str, Any]:
         """`waits_for`: why it sends less than it could, in words."""
         found = {
-            "id": self.id, "host": self.host, "pid": self.pid, "slots": self.slots,
+            "id": self.id, "kind": self.kind.value, "host": self.host, "pid": self.pid,
+            "slots": self.slots,
             "started_at": timestamp(self.started_at), "alive": self.alive, "paused": self.paused,
         }  # fmt: skip
         if not self.alive:
@@ -109,6 +116,7 @@ class Status(Struct, frozen=True):
     stale_to_ask    the experiments with stale rows that their steps still make, and how many of
                     these they make no more, of the first thousands
     never_there     steps without a row whose `when` looks for what is in none of the rows before
+    batches         provider batches that are not closed; None: there are none
     moved_to        where the whole database was moved, and its work goes on
     """
 
@@ -126,7 +134,18 @@ class Status(Struct, frozen=True):
     steps: tuple[StepSummary, ...] = ()
     stale_to_ask: Mapping[int, int] = field(default_factory=dict)
     never_there: "tuple[NeverThere, ...]" = ()
+    batches: Unfinished | None = None
     moved_to: str | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that are being asked, or parsed, now: not those that are in a batch, or are written
+        to the file of one."""
+        running = self.total.running - (self.batches.rows if self.batches else 0)
+        alive = [worker for worker in self.workers if worker.alive]
+        if any(worker.sends_batches for worker in alive):
+            running = min(running, sum(worker.in_flight for worker in alive))
+        return max(0, running)
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -170,6 +189,7 @@ class Status(Struct, frozen=True):
             "total": _counts_json(self.total) | _unknown_json(self.unknown),
             **({"cost_note": self.cost_note} if self.cost_note else {}),
             **({"moved_to": self.moved_to} if self.moved_to else {}),
+            "batches": self.batches and self.batches.to_json(),
             "items_per_s": round(self.items_per_s, 3),
             "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
             "latency_p50_s": self.latency_p50_s,
@@ -252,6 +272,7 @@ async def status_of(
         outdated=await outdated(store, config, _experiments_of(experiments)),
         stale_to_ask=await store.stale_to_ask(only) if total.stale else {},
         never_there=await _never_there(store, experiments),
+        batches=await unfinished_batches(store, only),
         moved_to=await store.moved_to(),
     )
 
@@ -316,7 +337,9 @@ async def watch_run(
             pending = total.wanted(until)
         total = replace(total, pending=pending)
         latencies_ms = await store.latencies_ms(experiments, calls_before)
-        return replace(_status(total, latencies_ms, await store.workers()), steps=found)
+        status = _status(total, latencies_ms, await store.workers())
+        batches = await unfinished_batches(store, experiments)
+        return replace(status, steps=found, batches=batches)
 
     return look
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
-from batchgen.store import OrderChange, Store, WorkerRow
+from batchgen.store import OrderChange, Store, WorkerKind, WorkerRow
 from batchgen.worker.spec import shares
 
 _LOOK_EVERY_S = 0.2
@@ -53,11 +53,12 @@ async def set_limits(
     tpm: int | None = None,
 ) -> SteerResult:
     """Change the `slots`, which the workers share, and the limits (0: none) of running workers;
-    None leaves a thing as it is.
+    None leaves a thing as it is. A sender of provider batches has none of these.
 
     Raises BatchgenError if none runs, UsageError if there are fewer slots than workers.
     """
-    workers = await _running(store, worker_id)
+    running = await _running(store, worker_id)
+    workers = [one for one in running if one.kind is WorkerKind.CALLER]
     parts = () if slots is None else tuple(_shared(slots, len(workers)))
     changes = [
         (worker, OrderChange(part, None, rpm, tpm)) for worker, part in zip_longest(workers, parts)

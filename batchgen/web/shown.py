@@ -6,7 +6,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from batchgen.clock import timestamp
-from batchgen.display.status import duration
+from batchgen.display.times import duration
 from batchgen.display.visible import pieces, visible, visible_line
 
 __all__ = [

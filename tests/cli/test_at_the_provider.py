@@ -1,6 +1,8 @@
 """What commands say of rows that are in a provider batch, and what they do about them."""
 
 import json
+import os
+import re
 
 import pytest
 
@@ -74,6 +76,67 @@ async def test_nobody_is_told_of_as_a_worker(project: Project) -> None:
     assert (await well(project, "verify")).code == 0
     refused = await project.batchgen("stop")
     assert "no worker" in refused.err or "no worker" in refused.out, refused
+
+
+async def test_they_are_no_calls_in_flight(project: Project) -> None:
+    said = await well(project, "status")
+    assert re.search(
+        r"^batches: 1 at the provider, 0 of 2 answered, oldest 0:00   \(batchgen batches\)$",
+        said.out, re.MULTILINE,
+    )  # fmt: skip
+    assert "answer unknown" not in said.out
+    told = (await well(project, "status", "--json")).json
+    about = {name: told["batches"][name] for name in ("unfinished", "open", "requests", "rows")}
+    assert about == {"unfinished": 1, "open": 1, "requests": 2, "rows": 2}
+    assert (told["total"]["running"], told["total"]["unknown_calls"]) == (2, 0)
+    of_another = (await well(project, "status", "--experiment", "default", "--json")).json
+    assert of_another["batches"]["rows"] == 2
+
+
+async def test_each_says_in_which_batch_it_is(project: Project) -> None:
+    shown = await well(project, "show", "#3")
+    assert shown.out.splitlines()[0] == (
+        "item 3 of default: running: in batch 2 (b-2), 0 % answered, since 0:00"
+    )
+    told = (await well(project, "show", "#3", "--json")).json
+    assert (told["state"], told["batch"]["number"]) == ("running", 2)
+    assert (told["batch"]["batch_id"], told["batch"]["requests"]) == ("b-2", 2)
+    assert "batch" not in (await well(project, "show", "#1", "--json")).json
+    refused = await well(project, "retry", "--id", "#3", "--dry-run", code=2)
+    assert refused.err == "error: item #3 has not ended yet, so there is nothing to retry.\n"
+
+
+async def test_a_sender_is_told_as_what_it_is(project: Project) -> None:
+    async with (
+        open_store(project.database) as store,
+        store.seat(1, 60.0, 3, kind=WorkerKind.SENDER) as seat,
+    ):
+        await seat.exchange([], claims(1))
+        said = await well(project, "status")
+        told = (await well(project, "status", "--json")).json
+        refused = await well(project, "set", "-c", "5", code=1)
+        paused = await well(project, "pause")
+        while_paused = await well(project, "status")
+    line = f"worker {seat.id}: pid {os.getpid()} on .*, sends and collects provider batches, "
+    assert re.search(rf"^{line}alive$", said.out, re.MULTILINE)
+    assert [(one["kind"], one["in_flight"]) for one in told["workers"]] == [("sender", 0)]
+    assert told["total"]["unknown_calls"] == 0
+    assert "no worker is running" in refused.err
+    assert paused.out.startswith("1 worker paused; batchgen resume goes on")
+    assert re.search(rf"^{line}told to pause", while_paused.out, re.MULTILINE)
+
+
+async def test_a_sender_that_died_has_no_calls_whose_end_nobody_knows(project: Project) -> None:
+    async with open_store(project.database) as store:
+        seat = store.seat(1, 60.0, 3, kind=WorkerKind.SENDER)
+        joined = await seat.__aenter__()
+        await joined.exchange([], claims(1))
+        joined._release_lock()  # as when its process is killed
+    said = await well(project, "status")
+    assert "sends and collects provider batches, gone: the next one goes on with its batches\n" in (
+        said.out
+    )
+    assert "answer unknown" not in said.out
 
 
 async def test_how_long_their_answers_took_nobody_says(project: Project) -> None:

@@ -7,10 +7,11 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from batchgen.cli.hints import commands
+from batchgen.display.held import left_s, run_held_back
 from batchgen.display.history import Interval
 from batchgen.display.live import LiveDisplay
 from batchgen.display.run import plain_line
-from batchgen.display.status import duration, left_s, run_held_back
+from batchgen.display.times import duration
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
 from batchgen.worker.report import BudgetWait, Held, HeldBy, ServerReport, WorkerReport

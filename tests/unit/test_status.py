@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import asdict, replace
 
-from batchgen.display.status import server_lines, waits_for
+from batchgen.display.held import waits_for
+from batchgen.display.status import server_lines
 from batchgen.endpoints import CHAT
 from batchgen.errors import Remedy
 from batchgen.jobs.failures import FailedLike, Failures
@@ -39,8 +40,8 @@ COUNTS_OBJECT = {
     "retried": 1, "failed_calls": {"503 server": 3, "timeout": 1},
 }  # fmt: skip
 WORKER_OBJECT = {
-    "id": 3, "host": "box", "pid": 71, "slots": 20, "started_at": NOON, "alive": True,
-    "paused": False, "in_flight": 12, "waits_for": "paused for 3 s",
+    "id": 3, "kind": "caller", "host": "box", "pid": 71, "slots": 20, "started_at": NOON,
+    "alive": True, "paused": False, "in_flight": 12, "waits_for": "paused for 3 s",
     "held_by": {"by": "pause", "until_ms": NOON_MS + 2500},
     "failed_calls": {}, "late_after_s": 1.5,
     "stragglers": [{"item": 17, "for_s": 95.2}],
@@ -70,7 +71,7 @@ def test_the_object_of_a_status() -> None:
         items_per_s=1.23456, latency_p50_s=0.5, latency_p95_s=1.5, learned_rpm=99.96,
         workers=(busy, worker(2, alive=False)), unknown=UnknownCost(4, 3, 700, 0.02),
     )  # fmt: skip
-    gone = {name: WORKER_OBJECT[name] for name in list(WORKER_OBJECT)[:7]}
+    gone = {name: WORKER_OBJECT[name] for name in list(WORKER_OBJECT)[:8]}
     assert status.to_json(waits_for) == {
         "experiments": [
             {"name": "e", "created_at": NOON, "endpoint": "", **COUNTS_OBJECT, "outdated": None},
@@ -79,6 +80,7 @@ def test_the_object_of_a_status() -> None:
             **COUNTS_OBJECT, "unknown_calls": 4, "unknown_max_tokens": 700,
             "unknown_max_cost_usd": 0.02, "unknown_max_calls": 3,
         },
+        "batches": None,
         "items_per_s": 1.235,
         "learned_requests_per_minute": 100.0,
         "latency_p50_s": 0.5,

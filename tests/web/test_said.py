@@ -11,7 +11,8 @@ import pytest
 import batchgen
 from batchgen.cli.hints import HINTS
 from batchgen.display.commands import Commands
-from batchgen.display.status import GONE, outdated_line, unknown_line, waits_for
+from batchgen.display.held import waits_for
+from batchgen.display.status import GONE, outdated_line, unknown_line
 from batchgen.errors import Remedy
 from batchgen.items import Reason
 from batchgen.jobs.failures import remedies

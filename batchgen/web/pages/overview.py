@@ -6,15 +6,8 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from batchgen.display.commands import Commands
-from batchgen.display.status import (
-    GONE,
-    left_s,
-    moved_line,
-    outdated_line,
-    server_lines,
-    unknown_line,
-    waits_for,
-)
+from batchgen.display.held import left_s, waits_for
+from batchgen.display.status import GONE, moved_line, outdated_line, server_lines, unknown_line
 from batchgen.display.steps import stale_lines
 from batchgen.jobs.browse import Wanted, browse
 from batchgen.jobs.expected import expected_pending

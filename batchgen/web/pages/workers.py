@@ -6,7 +6,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from batchgen.clock import now_ms
-from batchgen.display.status import GONE, waits_for
+from batchgen.display.held import waits_for
+from batchgen.display.status import GONE
 from batchgen.errors import UsageError
 from batchgen.jobs import steer
 from batchgen.jobs.status import WorkerStatus
