@@ -25,6 +25,7 @@ from bench.project import ROOT
 MODULES = (
     "client", "throughput", "processes", "table", "view", "tab", "chains", "pool_io", "memory",
     "start", "disk", "lag", "adaptive", "refusals", "controllers", "servers", "postgres", "minutes",
+    "batches",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

@@ -99,18 +99,24 @@ class _Rounds:
         self._told = ""
 
     async def go_on(self) -> None:
+        await self._count()
         while not self._ground.is_stopped:
             left = await self._watcher.look()
             if self._may_send:
                 await self._send(left)
-            left = self._of_scope(await self._store.batches.unfinished())
-            self._ground.context.stats.in_flight = sum(one.unsettled for one in left)
+            left = await self._count()
             if self._ground.config.delete_files:
                 await self._watcher.delete_files()
             self._tell(left)
             if self._has_ended(left):
                 return
             await self._wait()
+
+    async def _count(self) -> list[ProviderBatch]:
+        """The batches that this run waits for, whose rows are in flight."""
+        left = self._of_scope(await self._store.batches.unfinished())
+        self._ground.context.stats.in_flight = sum(one.unsettled for one in left)
+        return left
 
     @property
     def _may_send(self) -> bool:

@@ -180,7 +180,7 @@ class Sender:
             expires_at=seen.expires_at,
         )  # fmt: skip
         self._ground.say(
-            f"batch {batch.number}: {batch.requests:,} requests, {batch.bytes / 1e6:.1f} MB -> "
+            f"batch {batch.number}: {batch.requests:,} requests, {_size(batch.bytes)} -> "
             f"{seen.batch_id}"
         )
 
@@ -230,3 +230,7 @@ def is_of(seen: Seen, batch: ProviderBatch) -> bool:
 def since(batches: Sequence[ProviderBatch]) -> int:
     """From when on the provider's list has all of these."""
     return min(one.sealed_at for one in batches) - _BEFORE_MS
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1000:.1f} kB"
