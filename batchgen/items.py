@@ -48,8 +48,7 @@ class Reason(StrEnum):
 
 
 class Template(Struct, frozen=True):
-    """A prompt template. `name` is only for messages: a file that was moved is the same
-    template."""
+    """A prompt template. `name` is only for messages: a moved file is the same template."""
 
     text: str
     syntax: Literal["braces", "jinja2"] = "braces"
