@@ -132,6 +132,15 @@ def test_a_batch_is_created_once(sending: Sending) -> None:
     assert sending.now(batch) == batch
 
 
+def test_one_that_was_closed_is_not_created_any_more(sending: Sending) -> None:
+    sending.table.enqueue("a")
+    batch = sending.seal(sending.table.claim(sending.id, 1))
+    sending.give_up(batch)
+    with pytest.raises(UsageError, match=r"the provider has it, as batch_1\. Nobody collects"):
+        sending.created(batch)
+    assert (sending.now(batch).state, sending.now(batch).batch_id) == (BatchState.CLOSED, None)
+
+
 def test_two_batches_are_not_the_same_one_at_the_provider(sending: Sending) -> None:
     sending.table.enqueue("a", "b")
     first, second = sending.table.claim(sending.id, 2)

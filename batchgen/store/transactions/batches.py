@@ -205,7 +205,10 @@ def created(
 ) -> None:  # fmt: skip
     batch = _alone(db, number)
     if batch is None or batch.state is BatchState.CLOSED:
-        raise UsageError(f"batch {number}: is closed; nothing of it is at a provider any more.")
+        raise UsageError(
+            f"batch {number}: was closed before it was known that the provider has it, as "
+            f"{batch_id}. Nobody collects that one; cancel it there."
+        )
     if batch.state is not BatchState.CREATING:
         if batch.batch_id != batch_id:
             raise UsageError(f"batch {number}: is known as {batch.batch_id} already.")
