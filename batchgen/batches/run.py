@@ -21,7 +21,7 @@ from batchgen.batches.sizes import Sizes
 from batchgen.batches.spool import Spool
 from batchgen.batches.watching import Watcher
 from batchgen.clock import clock_ms, now_ms
-from batchgen.errors import UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.shutdown import unless
 from batchgen.store import ProviderBatch, Seat, Store, WorkerKind
 from batchgen.worker.answering import Answering, answering
@@ -156,7 +156,7 @@ class _Rounds:
         sizes.learn(reversed(await self._store.batches.newest(_NEWEST)))
         config, files = self._ground.config, 0
         is_at_limit = self._collector.is_at_limit and any(one.batch_id for one in unfinished)
-        if self._sender.has_room and not is_at_limit:
+        if not (is_at_limit or any(one.absent for one in unfinished)):  # which are refused for now
             files = max(0, config.max_open - len(unfinished))
         tokens = config.max_enqueued_tokens
         if tokens is not None:
@@ -251,7 +251,7 @@ def _too_late(late: Sequence[ProviderBatch]) -> Halt:
     names = ", ".join(f"{one.number} ({one.batch_id})" for one in late)
     return Halt(
         f"all that is left is in batches which should have ended hours ago: {names}. They are "
-        "never sent again by themselves: cancel them, and what is answered is kept; if that is of "
-        "no use, abandon them, and each of their rows counts as sent, answer unknown.",
-        kind=HaltKind.STALLED,
+        "never sent again by themselves.",
+        Remedy.END_LATE_BATCHES,
+        HaltKind.STALLED,
     )

@@ -16,6 +16,7 @@ from batchgen.batches.sizes import REFUSED_WHOLE
 from batchgen.batches.spool import Spool
 from batchgen.clock import clock_ms, now_ms
 from batchgen.endpoints import ENDPOINTS
+from batchgen.errors import Remedy
 from batchgen.items import Failure, Reason, Trouble
 from batchgen.llm.batches import BatchServerError, Refused, Seen
 from batchgen.shutdown import uninterrupted, unless
@@ -45,13 +46,7 @@ class Sender:
         self._store = store
         self._seat = seat
         self._searches: dict[int, _Search] = {}
-        self._not_made = set[int]()  # certainly, and to be tried again
         self._uploads_fail_since: int | None = None
-
-    @property
-    def has_room(self) -> bool:
-        """False: the provider wants no more for now."""
-        return not self._not_made
 
     async def send(self, spool: Spool, place: Place) -> ProviderBatch | None:
         """None: nothing of it was sent, and its rows are still the sender's. Not interrupted from
@@ -121,8 +116,8 @@ class Sender:
     async def go_on(self, batch: ProviderBatch, place: Place, seen: Sequence[Seen] | None) -> None:
         """With a batch of which it is not known whether the provider has made it. `seen` is what
         its list has; None: there is none."""
-        if batch.number in self._not_made:
-            await uninterrupted(self._create(batch, place))
+        if batch.absent:
+            await uninterrupted(self._create_absent(batch, place))
             return
         if seen is None:
             self._ask_who_knows(batch)
@@ -155,9 +150,13 @@ class Sender:
         """Whether some batch is being looked for."""
         return bool(self._searches)
 
+    async def _create_absent(self, batch: ProviderBatch, place: Place) -> None:
+        """It is no more certain that the provider has not made it, before it is asked to."""
+        await self._store.batches.mark_absent(batch.number, absent=False)
+        await self._create(batch, place)
+
     async def _create(self, batch: ProviderBatch, place: Place) -> None:
         """Ask once to make it."""
-        self._not_made.discard(batch.number)
         made = await place.server.create(
             batch.input_file, endpoint=ENDPOINTS[batch.endpoint], model=batch.model,
             window=self._ground.config.completion_window, token=batch.token,
@@ -194,7 +193,7 @@ class Sender:
         elif is_away or (
             failure.reason is Reason.RATE_LIMIT and (not is_of_tokens or await self._has_open())
         ):
-            self._not_made.add(batch.number)
+            await self._store.batches.mark_absent(batch.number)
             self._ground.warn(
                 f"batch {batch.number}: the provider does not make it now ({failure.message}); it "
                 "is asked again."
@@ -211,13 +210,12 @@ class Sender:
 
     def _ask_who_knows(self, batch: ProviderBatch) -> None:
         """There is no list: a person has to look."""
-        self._ground.halt(Halt(
+        words = (
             f"batch {batch.number} was to be made of the file {batch.input_file}, and nothing was "
             "heard of it: the provider may have made it, and has no list to look in. Look there "
-            f"for one of that file: if it was made, adopt it as batch {batch.number}; if not, let "
-            "it be made.",
-            kind=HaltKind.STALLED,
-        ))  # fmt: skip
+            "for a batch of that file."
+        )
+        self._ground.halt(Halt(words, Remedy.FIND_BATCH, HaltKind.STALLED))
 
 
 def is_of(seen: Seen, batch: ProviderBatch) -> bool:
