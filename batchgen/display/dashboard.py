@@ -30,9 +30,8 @@ from batchgen.display.drawing import (
 from batchgen.display.held import left_s, worker_held_back
 from batchgen.display.history import History, Look
 from batchgen.display.status import (
-    GONE,
-    SENDER_GONE,
     SENDS_BATCHES,
+    gone_text,
     latency_text,
     learned_line,
     moved_line,
@@ -155,7 +154,7 @@ class Dashboard(Struct, frozen=True):
             does = SENDS_BATCHES
         elif worker.alive:
             does = f"{worker.in_flight}/{worker.slots} in flight"
-        state = SENDER_GONE if worker.sends_batches else GONE
+        state = gone_text(worker)
         if worker.alive:
             state = worker_held_back(worker, self.status.at_ms, self.commands) or "alive"
         text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {does}, {state}"

@@ -68,6 +68,11 @@ def status_text(status: Status, commands: Commands) -> str:
     return "\n".join(lines)
 
 
+def gone_text(worker: WorkerStatus) -> str:
+    """What becomes of what a dead worker had."""
+    return SENDER_GONE if worker.sends_batches else GONE
+
+
 def moved_line(moved_to: str) -> str:
     """What is shown is what the database was when it was moved."""
     return f"This database was moved to {moved_to}, and takes no more work: it is as it was then."
@@ -190,9 +195,9 @@ def _worker_lines(worker: WorkerStatus, at_ms: int, commands: Commands) -> list[
     head = f"worker {worker.id}: pid {worker.pid} on {worker.host}, "
     if worker.sends_batches:
         is_held = worker_held_back(worker, at_ms, commands) or "alive"
-        return [f"{head}{SENDS_BATCHES}, {is_held if worker.alive else SENDER_GONE}"]
+        return [f"{head}{SENDS_BATCHES}, {is_held if worker.alive else gone_text(worker)}"]
     if not worker.alive:
-        return [f"{head}{worker.slots} slots, {GONE}"]
+        return [f"{head}{worker.slots} slots, {gone_text(worker)}"]
     why = f", {held}" if (held := worker_held_back(worker, at_ms, commands)) else ""
     if failed := failed_calls_text(worker.report.failed_calls):
         why += f"; failed calls: {failed}"

@@ -1,5 +1,6 @@
 """What is at providers: the provider batches of a database, as they are told of."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -72,14 +73,14 @@ class InBatch(Struct, frozen=True):
 
 class Unfinished(Struct, frozen=True):
     """Batches that are not closed, together: how many there are of each state, and of their
-    `requests` how many the provider says to have `answered` and `failed`, of which `rows` are still
-    theirs; the oldest was sealed at `since`."""
+    `requests` how many the provider says to have `answered` and `failed`. Of these `rows` are still
+    theirs, by experiment in `rows_of`. The oldest was sealed at `since`."""
 
     states: Mapping[BatchState, int]
     requests: int
     answered: int
     failed: int
-    rows: int
+    rows_of: Mapping[int, int]
     since: int
 
     @classmethod
@@ -87,19 +88,26 @@ class Unfinished(Struct, frozen=True):
         """None: there are none."""
         if not batches:
             return None
+        rows_of = Counter[int]()
+        for one in batches:
+            rows_of[one.experiment_id] += one.unsettled
         states = [one.state for one in batches]
         return cls(
             {state: n for state in BatchState if (n := states.count(state))},
             requests=sum(one.requests for one in batches),
             answered=sum(one.answered for one in batches),
             failed=sum(one.failed for one in batches),
-            rows=sum(one.unsettled for one in batches),
+            rows_of=rows_of,
             since=min(one.sealed_at for one in batches),
         )
 
     @property
     def number(self) -> int:
         return sum(self.states.values())
+
+    @property
+    def rows(self) -> int:
+        return sum(self.rows_of.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -159,6 +167,14 @@ async def batch_of(store: ReadStore, item: StoredItem) -> InBatch | None:
         return None
     batch = await store.batches.of_item(item.id)
     return None if batch is None else InBatch(batch, now_ms())
+
+
+async def numbers_of(store: ReadStore, row_ids: Sequence[int]) -> dict[int, int]:
+    """Of rows those that a batch holds, with its number."""
+    if not await store.batches.unfinished():
+        return {}
+    found = [(one, await store.batches.of_item(one)) for one in row_ids]
+    return {row_id: batch.number for row_id, batch in found if batch is not None}
 
 
 async def sender_of(store: ReadStore) -> int | None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from batchgen.endpoints import ENDPOINTS, parts_beside_text
 from batchgen.errors import UsageError
+from batchgen.jobs.batches import InBatch, batch_of
 from batchgen.jobs.lookup import name_of_item
 from batchgen.jobs.row_names import RowName, row_names
 from batchgen.jobs.sent import Sent, SentReader
@@ -51,7 +52,8 @@ class ItemPage(Struct, frozen=True):
     ends it without a call, or there is a `problem` for which nothing can be sent. `name` is what
     `show` takes it by, and `called` what lists call it. `former` are results that it has no more,
     the newest first. `chain` are rows of its chains, and `left_out` how many more there are, by
-    step and state; `first` is the row of the first step that it comes from, None of such a row."""
+    step and state; `first` is the row of the first step that it comes from, None of such a row.
+    `in_batch`: where it is, if a provider batch holds it."""
 
     item: StoredItem
     experiment: Experiment
@@ -68,6 +70,7 @@ class ItemPage(Struct, frozen=True):
     chain: tuple[ChainPart, ...] = ()
     left_out: Mapping[str, Counter[str]] = {}
     first: StoredItem | None = None
+    in_batch: InBatch | None = None
 
     @property
     def value(self) -> str | None:
@@ -115,7 +118,7 @@ async def item_page(store: ReadStore, number: int) -> ItemPage:
         prompt, rest, sent.function, problem, tuple(attempts),
         tuple(await store.pages.samples(number)),
         tuple(await store.pages.former_results(number)), chain, left_out,
-        None if first == number else await store.item(first),
+        None if first == number else await store.item(first), await batch_of(store, item),
     )  # fmt: skip
 
 

@@ -15,7 +15,12 @@ from batchgen.web.assets import Asset, read_assets
 from batchgen.web.language import LANGUAGES, Text, preferred, read_texts
 
 # Key of its name, and its URL.
-PAGES = (("experiments", "/"), ("workers", "/workers"), ("recipes", "/recipes"))
+PAGES = (
+    ("experiments", "/"),
+    ("workers", "/workers"),
+    ("batches", "/batches"),
+    ("recipes", "/recipes"),
+)
 # Of an experiment: key of its name, and the last part of its URL.
 EXPERIMENT_PAGES = (
     ("overview", None),
@@ -25,6 +30,7 @@ EXPERIMENT_PAGES = (
     ("fields", "fields"),
 )
 
+HAS_BATCHES = web.RequestKey("has_batches", bool)  # there is something on the page of batches
 VERSION = web.RequestKey("version", str)  # of what the database has, which a live page goes by
 STYLE = "/assets/view.css"  # the same for everybody
 _LANGUAGE_COOKIE = "batchgen-language"
@@ -140,7 +146,11 @@ class Frame:
             command=None if command is None else self.command(*command),
             experiment=experiment,
             section=section,
-            pages=[(key, url, key == section) for key, url in PAGES],
+            pages=[
+                (key, url, key == section)
+                for key, url in PAGES
+                if key != "batches" or request.get(HAS_BATCHES, False)
+            ],
             experiment_pages=[
                 (key, shown.path("e", experiment, *filter(None, [last])), key == section)
                 for key, last in EXPERIMENT_PAGES

@@ -12,11 +12,12 @@ from batchgen.config import Config
 from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, StoreBusyError, UsageError
 from batchgen.store import open_store
-from batchgen.web.frame import STYLE, VERSION, Frame
+from batchgen.web.frame import HAS_BATCHES, STYLE, VERSION, Frame
 from batchgen.web.guard import MOST_BYTES, Guard, Handler, add_headers, allowed_name
 from batchgen.web.hiding import hiding
 from batchgen.web.listening import answering, listen
 from batchgen.web.pages import (
+    batches,
     diff,
     failures,
     fields,
@@ -56,6 +57,7 @@ ROUTES: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/workers", workers.workers),
     ("GET", "/workers/stop", workers.stop),
     ("POST", "/workers/{order:pause|resume|set|stop}", workers.order),
+    ("GET", "/batches", batches.batches),
     ("GET", "/recipes", recipes.recipes),
     ("GET", "/recipes/compare", recipes.compared),
     ("GET", "/recipes/{id:[0-9]+}", recipes.recipe),
@@ -185,6 +187,8 @@ def _living(view: View) -> Callable[..., Awaitable[web.StreamResponse]]:
             if request.headers.get("Batchgen-Seen") == version:
                 return web.Response(status=204)
             request[VERSION] = version
+            newest = await view.pages.read(lambda store: store.batches.newest(1))
+            request[HAS_BATCHES] = bool(newest)
         return await handler(request)
 
     return live

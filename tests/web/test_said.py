@@ -12,7 +12,7 @@ import batchgen
 from batchgen.cli.hints import HINTS
 from batchgen.display.commands import Commands
 from batchgen.display.held import waits_for
-from batchgen.display.status import GONE, outdated_line, unknown_line
+from batchgen.display.status import GONE, SENDER_GONE, outdated_line, unknown_line
 from batchgen.errors import Remedy
 from batchgen.items import Reason
 from batchgen.jobs.failures import remedies
@@ -95,6 +95,7 @@ def test_whatever_holds_a_worker_is_said_in_chinese() -> None:
         assert words
         assert not has_english(CHINESE.said(words)), words
     assert not has_english(CHINESE.said(GONE))
+    assert not has_english(CHINESE.said(SENDER_GONE))
 
 
 def test_what_helps_is_said_in_chinese() -> None:

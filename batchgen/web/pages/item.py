@@ -15,6 +15,7 @@ from batchgen.parsers import shown_spec
 from batchgen.store import FormerResult
 from batchgen.web.guard import SANDBOX
 from batchgen.web.language import Text as Words
+from batchgen.web.pages.batches import where_text
 from batchgen.web.pages.items import said_of
 from batchgen.web.pages.recipes import masked
 from batchgen.web.shown import ends, path
@@ -72,6 +73,7 @@ async def item(view: View, request: web.Request) -> web.StreamResponse:
         experiment=place.experiment, section="items",
         command=("show", found.name), page=found, item=found.item, place=place,
         review=reviews.get(number),
+        where=None if found.in_batch is None else where_text(t, found.in_batch),
         given=[cut(pretty(one), path("items", id_, "raw", "input")) for id_, one in found.inputs],
         prompt=[Part(name, cut(pretty_value(one))) for name, one in prompt_parts(found.prompt)],
         settings={name: pretty_value(one) for name, one in masked(found.settings).items()},

@@ -9,9 +9,11 @@ from typing import Any
 
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import Reason, State
+from batchgen.jobs.batches import numbers_of
 from batchgen.jobs.browse import BUDGET_S, Shown, Wanted, browse, neighbour
 from batchgen.jobs.item_page import NO_INPUT
 from batchgen.jobs.row_names import RowName, row_name
@@ -31,7 +33,7 @@ _MEMBER = re.compile(
 
 class Line(Struct, frozen=True):
     """A row of the table, with what was `given`. `values` are those of the columns, where it has
-    any; else there is what was `said`."""
+    any; else there is what was `said`, or the number of the provider `batch` that holds it."""
 
     row: PageRow
     url: str
@@ -40,6 +42,7 @@ class Line(Struct, frozen=True):
     given: str
     said: str
     values: tuple[str, ...] | None
+    batch: int | None = None
 
 
 class Column(Struct, frozen=True):
@@ -101,8 +104,9 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         request, "items.html", title=name, experiment=name, section="items",
         status=400 if problem else 200, command=_export(wanted, found) if found else None,
         wanted=wanted, given=_given(query), problem=problem, found=found,
-        shown=found and rows_of(found, wanted),
-        tabs=_tabs(name, wanted, query, counted), steps=list(dict.fromkeys(counted.steps.values())),
+        shown=found and rows_of(found, wanted, await _held(view, found)),
+        tabs=_tabs(name, wanted, query, counted, has_batches=await _has_batches(view)),
+        steps=list(dict.fromkeys(counted.steps.values())),
         reasons=[(one.value, counted.counts.reasons[one.value]) for one in Reason
                  if counted.counts.reasons[one.value]],
         previous=_page(name, query, before=found.previous) if found and found.previous else None,
@@ -118,6 +122,18 @@ async def items(view: View, request: web.Request) -> web.StreamResponse:
         orders=[] if counted.steps and wanted.where else
         [(one.value, t(f"order_{one.value}")) for one in Order],
     )  # fmt: skip
+
+
+async def _has_batches(view: View) -> bool:
+    """Whether some are not closed."""
+    return bool(await view.pages.read(lambda store: store.batches.unfinished()))
+
+
+async def _held(view: View, found: Shown) -> Mapping[int, int]:
+    running = [row.id for row in found.rows if row.state == State.RUNNING]
+    if not running:
+        return {}
+    return await view.pages.read(lambda store: numbers_of(store, running))
 
 
 async def step_to(view: View, request: web.Request) -> web.StreamResponse:
@@ -190,10 +206,13 @@ def _number(text: str | None) -> int:
     return int(text) if text and is_one else 0
 
 
-def _tabs(name: str, wanted: Wanted, query: Mapping[str, str], found: Shown) -> list[Tab]:
+def _tabs(
+    name: str, wanted: Wanted, query: Mapping[str, str], found: Shown, *, has_batches: bool
+) -> list[Tab]:
     counts, kept = found.counts, {"step": wanted.step, "order": query.get("order") or None}
     there: list[tuple[str, str | None, int]] = [("all_rows", None, counts.total)]
-    there += [(one.value, one.value, getattr(counts, one.value)) for one in State]
+    keys = {State.RUNNING: "running_or_in_batches"} if has_batches else {}
+    there += [(keys.get(one, one.value), one.value, getattr(counts, one.value)) for one in State]
     order = kept["order"] or ("pool" if wanted.order is Order.POOL and not wanted.state else None)
     return [
         Tab(key, n, path("e", name, "items", step=wanted.step, state=state,
@@ -233,9 +252,10 @@ def _review(wanted: Wanted, found: Shown) -> str | None:
 # The table
 
 
-def rows_of(found: Shown, wanted: Wanted) -> Rows:
+def rows_of(found: Shown, wanted: Wanted, held: Mapping[int, int] = {}) -> Rows:
     """As a table; each leads to its page, and from there to its neighbours here. Rows of several
-    steps have values of several kinds, and so no columns for these."""
+    steps have values of several kinds, and so no columns for these. `held` are those in provider
+    batches, with the numbers of these."""
     has_steps = found.step is None and len({row.experiment_id for row in found.rows}) > 1
     columns = () if has_steps else _columns(found.rows)
     kept = {
@@ -243,7 +263,10 @@ def rows_of(found: Shown, wanted: Wanted) -> Rows:
         "where": wanted.where, "q": wanted.text, "order": wanted.order.value,
     }  # fmt: skip
     lines = tuple(
-        line_of(row, found, path("items", row.id, **kept, at=place), columns)
+        replace(
+            line_of(row, found, path("items", row.id, **kept, at=place), columns),
+            batch=held.get(row.id),
+        )
         for row, place in zip(found.rows, found.places, strict=True)
     )
     has_input = any(line.given for line in lines)

@@ -1,13 +1,14 @@
 """How it goes: all experiments, and one."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from aiohttp import web
 from msgspec.structs import replace
 
 from batchgen.display.commands import Commands
 from batchgen.display.held import left_s, waits_for
-from batchgen.display.status import GONE, moved_line, outdated_line, server_lines, unknown_line
+from batchgen.display.status import gone_text, moved_line, outdated_line, server_lines, unknown_line
 from batchgen.display.steps import stale_lines
 from batchgen.jobs.browse import Wanted, browse
 from batchgen.jobs.expected import expected_pending
@@ -15,6 +16,8 @@ from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.series import slowest_of
 from batchgen.jobs.status import Status, status_of
 from batchgen.store import Counts
+from batchgen.web.language import Text
+from batchgen.web.pages.batches import unfinished_text
 from batchgen.web.pages.items import QUICK_S, line_of, rows_of
 from batchgen.web.pages.series import SPANS, first_minute, url_of_call
 from batchgen.web.shown import path
@@ -25,11 +28,12 @@ _NEWEST_ROWS = _SLOWEST_CALLS = 10
 
 async def experiments(view: View, request: web.Request) -> web.StreamResponse:
     """All of them; the only one, where there are no others."""
+    t = view.frame.text(request)
     status = await view.pages.read(lambda store: status_of(store, view.config))
     if len(status.experiments) == 1:
         raise web.HTTPFound(path("e", status.experiments[0].name))
     return view.frame.page(
-        request, "overview.html", title=view.frame.text(request)("experiments"),
+        request, "overview.html", title=t("experiments"), **of_batches(t, view, status),
         command=("status",), section="experiments", status_=status,
         notes=list(notes(status, view.commands)),
     )  # fmt: skip
@@ -50,6 +54,7 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
     )
     return view.frame.page(
         request, "experiment.html", title=summary.name,
+        **of_batches(view.frame.text(request), view, status),
         command=("status", "--experiment", name), experiment=name, section="overview",
         status_=status, summary=summary, counts=summary.counts, standing=standing,
         span=span,
@@ -62,9 +67,23 @@ async def experiment(view: View, request: web.Request) -> web.StreamResponse:
         expected_usd=expected_usd(summary), notes=list(notes(status, view.commands)),
         alive=any(one.alive for one in status.workers), newest=rows_of(found, wanted),
         held={
-            one.id: waits_for(one, status.at_ms) if one.alive else GONE for one in status.workers
+            one.id: waits_for(one, status.at_ms) if one.alive else gone_text(one)
+            for one in status.workers
         },
     )  # fmt: skip
+
+
+def of_batches(t: Text, view: View, status: Status) -> dict[str, Any]:
+    """What a page has of provider batches that are not closed: a line about them, how many rows of
+    each experiment are in them, and what goes on with them, if nobody does."""
+    found = status.batches
+    if found is None:
+        return {"batches": None, "in_batches": {}, "to_collect": None}
+    is_alone = not any(one.alive and one.sends_batches for one in status.workers)
+    return {
+        "batches": unfinished_text(t, found, status.at_ms), "in_batches": found.rows_of,
+        "to_collect": view.commands.work_in_batches if is_alone else None,
+    }  # fmt: skip
 
 
 def expected(summary: ExperimentSummary) -> Counts:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from batchgen.clock import now_ms
 from batchgen.display.held import waits_for
-from batchgen.display.status import GONE
+from batchgen.display.status import gone_text
 from batchgen.errors import UsageError
 from batchgen.jobs import steer
 from batchgen.jobs.status import WorkerStatus
@@ -47,7 +47,7 @@ async def workers(view: View, request: web.Request) -> web.StreamResponse:
     return view.frame.page(
         request, "workers.html", title=view.frame.text(request)("workers"), section="workers",
         command=("status",), at_ms=at_ms, found=found, counts=counts,
-        held={one.id: waits_for(one, at_ms) if one.alive else GONE for one in found},
+        held={one.id: waits_for(one, at_ms) if one.alive else gone_text(one) for one in found},
         alive=[one for one in found if one.alive],
         commands={name: view.frame.command(name) for name in ("pause", "resume", "stop")}
         | {"set": view.frame.command("set", "-c", "N", "--rpm", "N", "--tpm", "N")},

@@ -25,7 +25,7 @@ PLACES = (
     "/items/5", "/items/5/diff?a=s5&b=s6",
     "/e/default/failures", "/e/default/retry", "/e/default/fields", "/e/default/review",
     "/e/default/review?n=2&seed=1",
-    "/recipes", "/recipes/compare?a=1&b=2", "/workers", "/nowhere",
+    "/recipes", "/recipes/compare?a=1&b=2", "/workers", "/batches", "/nowhere",
 )  # fmt: skip
 
 RUN = """
