@@ -57,6 +57,7 @@ class Batch:
         self._made_at = self._moved_at = time.monotonic()
         self._times: dict[str, int] = {}
         self._cancelled = Event()
+        self.is_late = "late_list" in faults
 
     @property
     def has_ended(self) -> bool:
@@ -64,7 +65,8 @@ class Batch:
 
     @property
     def is_listed(self) -> bool:
-        return bool(time.monotonic() - self._made_at >= self.faults.get("late_list", 0))
+        over_s = time.monotonic() - self._made_at
+        return not self.is_late or bool(over_s >= self.faults["late_list"])
 
     @property
     def in_status_s(self) -> float:

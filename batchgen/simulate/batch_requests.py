@@ -4,7 +4,7 @@ mistral_jobs."""
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import IO, Any
 
 from aiohttp import BodyPartReader, web
@@ -70,10 +70,10 @@ class BatchRequests:
         assert route in self.routes, route
         self._held[route] = asyncio.Event()
 
-    def release(self) -> None:
-        for event in self._held.values():
-            event.set()
-        self._held.clear()
+    def release(self, routes: Sequence[str]) -> None:
+        """Those to these routes; none: to all."""
+        for route in routes or list(self._held):
+            self._held.pop(route).set()
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """`path` is what follows where the API is."""

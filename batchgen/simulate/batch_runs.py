@@ -71,6 +71,15 @@ class Batches:
         """Those that a list has."""
         return [batch for batch in reversed(self._batches.values()) if batch.is_listed]
 
+    def ids(self) -> list[str]:
+        """Of all there are, the oldest first."""
+        return list(self._batches)
+
+    def list_all(self) -> None:
+        """The list has those, too, that were to come later."""
+        for batch in self._batches.values():
+            batch.is_late = False
+
     def by_status(self) -> Counter[str]:
         return Counter(batch.status for batch in self._batches.values())
 

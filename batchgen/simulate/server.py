@@ -197,6 +197,15 @@ class Simulator:
         assert route in requests.routes, route
         await self._arrivals.wait_for(n, lambda: requests.asked[route], timeout_s)
 
+    def times_asked(self, route: str) -> int:
+        """How many requests have arrived at a route, as in `asked`."""
+        return self._batch_requests.asked[route]
+
+    @property
+    def batch_ids(self) -> list[str]:
+        """Of all batches that were made, the oldest first."""
+        return self._batches.ids()
+
     def hold(self, *routes: str) -> None:
         """From now on, receive and count calls, but answer them, and lines of batches, only after
         `release`. With `routes`: only requests to these, as in `asked`, get no reply until then."""
@@ -205,13 +214,19 @@ class Simulator:
         for route in routes:
             self._batch_requests.hold(route)
 
-    def release(self) -> None:
-        self._released.set()
-        self._batch_requests.release()
+    def release(self, *routes: str) -> None:
+        """All that is held, or only requests to these routes."""
+        if not routes:
+            self._released.set()
+        self._batch_requests.release(routes)
 
     def fail_batches(self, faults: str) -> None:
         """From now on these happen, as `batch_faults`, and none of those before."""
         self._batch_requests.faults = BatchFaults.parse(faults)
+
+    def list_batches(self) -> None:
+        """Now the list has all batches that are late for it (`late_list`)."""
+        self._batches.list_all()
 
     def script(self, text: str, *behaviours: str | Behaviour) -> None:
         """The next calls with `text` in their last user message get these behaviours, one each, in
