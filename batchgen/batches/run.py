@@ -109,6 +109,7 @@ class _Rounds:
                 await self._watcher.delete_files()
             self._tell(left)
             if self._has_ended(left):
+                await self._watcher.look_for_twins()
                 return
             await self._wait()
 

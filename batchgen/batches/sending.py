@@ -14,7 +14,7 @@ from typing import NamedTuple
 from batchgen.batches.place import Ground, Place
 from batchgen.batches.sizes import REFUSED_WHOLE
 from batchgen.batches.spool import Spool
-from batchgen.clock import clock_ms, now_ms
+from batchgen.clock import clock_ms
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import Remedy
 from batchgen.items import Failure, Reason, Trouble
@@ -39,7 +39,8 @@ class _Search(NamedTuple):
 
 
 class Sender:
-    """Sends for one run."""
+    """Sends for one run. `asked_twice`: the provider may have made these before, for all its list
+    told."""
 
     def __init__(self, ground: Ground, store: Store, seat: Seat) -> None:
         self._ground = ground
@@ -47,6 +48,7 @@ class Sender:
         self._seat = seat
         self._searches: dict[int, _Search] = {}
         self._uploads_fail_since: int | None = None
+        self.asked_twice = list[ProviderBatch]()
 
     async def send(self, spool: Spool, place: Place) -> ProviderBatch | None:
         """None: nothing of it was sent, and its rows are still the sender's. Not interrupted from
@@ -126,14 +128,15 @@ class Sender:
         if found:
             await self._adopt(batch, min(found, key=lambda one: one.created_at or 0))
             return
-        search = self._searches.get(batch.number) or _Search(0, now_ms())
+        search = self._searches.get(batch.number) or _Search(0, clock_ms())
         search = self._searches[batch.number] = search._replace(looks=search.looks + 1)
-        if search.looks >= _LOOKS and now_ms() - search.first_at >= 1000 * self._look_s:
+        if search.looks >= _LOOKS and clock_ms() - search.first_at >= 1000 * self._look_s:
             self._ground.say(
                 f"batch {batch.number}: the provider's list does not have it, so it was not made; "
                 "it is made now, of the same file."
             )
             del self._searches[batch.number]
+            self.asked_twice.append(batch)
             await uninterrupted(self._create(batch, place))
 
     @property
@@ -166,7 +169,7 @@ class Sender:
         elif isinstance(made, Refused):
             await self._was_refused(batch, made.failure, place)
         else:
-            self._searches[batch.number] = _Search(0, now_ms())
+            self._searches[batch.number] = _Search(0, clock_ms())
             self._ground.warn(
                 f"batch {batch.number}: whether the provider has made it is not known "
                 f"({made.message}); it is looked for there."

@@ -1,6 +1,7 @@
 """What the provider says of the batches of a run: one look at its list for all of them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from batchgen.batches.collecting import Collector
 from batchgen.batches.place import Ground, Place
@@ -40,6 +41,15 @@ class Watcher:
                 await self._look_at(of_place, place)
         self._tell_of_others(unfinished)
         return await self._store.batches.unfinished()
+
+    async def look_for_twins(self) -> None:
+        """In the end: of batches that were asked for a second time one may have turned up."""
+        for place in self._ground.places:
+            if asked_twice := [one for one in self._sender.asked_twice if one.server == place.key]:
+                with suppress(BatchServerError):
+                    await self._cancel_twins(
+                        await place.server.recent(since(asked_twice)) or (), place
+                    )
 
     async def delete_files(self) -> None:
         """Those at the provider of batches that are closed, as far as it can be done."""
@@ -118,7 +128,8 @@ class Watcher:
     async def _cancel_twins(self, seen: Sequence[Seen], place: Place) -> None:
         """Batches that were made of the same file as one of ours, also of one that is closed by
         now: their answers are paid for, and nobody waits for them."""
-        known = [one for one in await self._store.batches.newest(_NEWEST) if one.batch_id]
+        newest = await self._store.batches.newest(_NEWEST)
+        known = [one for one in newest if one.state is not BatchState.CREATING]
         for twin in seen:
             batch = next((one for one in known if is_of(twin, one)), None)
             if batch is None or batch.batch_id == twin.batch_id:
@@ -128,12 +139,19 @@ class Watcher:
                     await place.server.cancel(twin.batch_id)
                 except BatchServerError as exc:
                     self._is_away(exc.failure, place)
-            if self._is_new(twin.batch_id):
-                self._ground.warn(
-                    f"batch {batch.number}: the provider had made it already, as {twin.batch_id}, "
-                    "though its list did not have it. That one is cancelled; what it had answered "
-                    "by then is billed a second time."
-                )
+            self._tell_of_twin(batch, twin)
+
+    def _tell_of_twin(self, batch: ProviderBatch, twin: Seen) -> None:
+        """When it is seen, and when it is over and what it has answered is known."""
+        was = "the provider had made it already, as {1}, though its list did not have it"
+        if twin.standing.is_over and self._is_new((twin.batch_id, "is over")):
+            then = "{2:,} of its requests were answered there, and are billed twice."
+        elif not twin.standing.is_over and self._is_new(twin.batch_id):
+            then = "That one is cancelled; what it has answered by then is billed twice."
+        else:
+            return
+        words = f"batch {{0}}: {was}. {then}"
+        self._ground.warn(words.format(batch.number, twin.batch_id, twin.answered))
 
     def _watch_the_time(self, batch: ProviderBatch, seen: Seen) -> None:
         created_at = seen.created_at or batch.created_at or batch.sealed_at
