@@ -112,6 +112,59 @@ def test_an_error_with_a_status_is_read_as_of_a_call(line: Any, reason: Reason) 
     assert what.reason is reason
 
 
+SAID = "You exceeded your current quota"
+NO_CREDIT = {"error": {"message": SAID, "code": "insufficient_quota"}}
+
+
+def of_ogx(message: str) -> dict[str, Any]:
+    return {"id": "r", "custom_id": "a-1", "error": {"type": "request_failed", "message": message}}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "message"),
+    [
+        ("Error code: 400 - simulated 400", Reason.REJECTED, "400 simulated 400"),
+        ("Error code: 429 - slower", Reason.RATE_LIMIT, "429 slower"),
+        ("Error code: 503 - down", Reason.SERVER, "503 down"),
+        ("Error code: 500", Reason.SERVER, "500"),
+        (
+            f"Error code: 429 - {NO_CREDIT}",
+            Reason.RATE_LIMIT,
+            f"429 {SAID}",
+        ),
+        ("Error code: 400 - {'error': " + "[" * 2000, Reason.REJECTED, "400 {'error': [[["),
+        ("Error code: 400 - {1: {2}}", Reason.REJECTED, "400"),
+        ("Error code: 400 - {'no': 1j}", Reason.REJECTED, "400 {'no': 1j}"),
+        ("Error code: 400 - {f()}", Reason.REJECTED, "400 {f()}"),
+    ],
+)
+def test_a_status_that_is_told_in_words_alone_is_one(
+    said: str, reason: Reason, message: str
+) -> None:
+    found = read(of_ogx(said))
+    assert found.custom_id == "a-1"
+    assert found.reply is not None
+    what = read_reply(found.reply, CHAT)
+    assert isinstance(what, Failure)
+    assert what.reason is reason
+    assert what.message.startswith(message)
+
+
+def test_what_a_quoted_body_says_counts_as_it_does_online() -> None:
+    found = read(of_ogx(f"Error code: 429 - {NO_CREDIT}"))
+    assert found.reply is not None
+    what = read_reply(found.reply, CHAT)
+    assert isinstance(what, Failure)
+    assert what.halt is not None
+
+
+@pytest.mark.parametrize(
+    "said", ["Connection error.", "Error code: 4000 - x", "an Error code: 400"]
+)
+def test_other_words_are_no_status(said: str) -> None:
+    assert read(of_ogx(said)) == BatchLine("a-1", None, "request_failed", said)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [

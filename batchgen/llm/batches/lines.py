@@ -4,8 +4,10 @@ A line ends at the byte \\n and nowhere else: JSON may have U+2028 and U+0085 in
 Python's own splitting of text would cut an answer in two.
 """
 
+import ast
 import re
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +23,10 @@ from batchgen.text.foreign_json import dump_whole, load_json, shorten, text_or_n
 _MOST_LINE_BYTES = 64 * 1024 * 1024  # as of an online answer
 _BEGINNING_BYTES = 4096
 _SHOWN_CHARS = 1000
+_MOST_QUOTED_CHARS = 10_000
 _CUSTOM_ID = re.compile(r'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
+# How OpenAI's client tells of a refused call, with its body as Python writes it.
+_TOLD = re.compile(r"Error code: ([45]\d\d)(?: - (.*))?", re.DOTALL)
 _SIGNS = tuple({one.sign for one in ENDPOINTS.values()})
 
 
@@ -99,7 +104,10 @@ class LineReader:
         response = response if isinstance(response, dict) else {}
         status, body = _status_of(response.get("status_code")), response.get("body")
         if status is None and body is None:
-            return BatchLine(custom_id, None, *self._said(error))
+            # ogx tells of the error of a call in words alone.
+            if (told := _reply_told(error)) is None:
+                return BatchLine(custom_id, None, *self._said(error))
+            status, body = told
         if body is None and error:
             body = error if isinstance(error, dict) and "error" in error else {"error": error}
         try:
@@ -150,6 +158,21 @@ def _is_answer(body: str) -> bool:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _reply_told(error: Any) -> tuple[int, str] | None:
+    """The status and the body of a reply, where an error quotes a client that got it."""
+    message = error.get("message") if isinstance(error, dict) else None
+    if not isinstance(message, str) or not (told := _TOLD.fullmatch(message)):
+        return None
+    status, said = int(told[1]), told[2] or ""
+    if said[:1] == "{" and len(said) <= _MOST_QUOTED_CHARS:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return status, dump_whole(ast.literal_eval(said))
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            pass
+    return status, dump_whole({"error": {"message": said}})
 
 
 def _status_of(value: Any) -> int | None:
