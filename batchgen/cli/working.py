@@ -201,7 +201,8 @@ async def work_on(
 
                         result = await work_in_batches(
                             store, config, spec, context,
-                            present=present, waits=not in_batches.no_wait, say=display.say,
+                            present=present, waits=not in_batches.no_wait,
+                            say=_unsaid if session.quiet else display.say,
                         )  # fmt: skip
                     else:
                         result = await work(
@@ -237,6 +238,10 @@ async def _work_in_crew(
     from batchgen.jobs.ray_cluster import work_on_ray
 
     return await work_on_ray(on_ray.cluster, store, config, specs, COMMAND[-1], **context)
+
+
+def _unsaid(_: str) -> None:
+    """How batches go, when nobody wants to hear it."""
 
 
 def _kept_up_to_date(

@@ -132,8 +132,9 @@ def learned_line(rpm: float) -> str:
 def unknown_line(unknown: UnknownCost) -> str:
     """What was sent and perhaps charged for."""
     return (
-        f"sent, answer unknown: {unknown.calls} (calls of workers that died or were stopped; the "
-        f"server may have charged for them: {_may_have_cost(unknown)})"
+        f"sent, answer unknown: {unknown.calls} "
+        "(a worker died or was stopped, or a batch was lost; "
+        f"the server may have charged for them: {_may_have_cost(unknown)})"
     )
 
 

@@ -56,8 +56,8 @@ async def test_it_is_told_before_and_after_another_takes_over(
     del after["unknown_max_tokens"]
     assert after == before
     assert (
-        "sent, answer unknown: 3 (calls of workers that died or were stopped; the server may have "
-        "charged for them: at most $3.0000)\n"
+        "sent, answer unknown: 3 (a worker died or was stopped, or a batch was lost; the server "
+        "may have charged for them: at most $3.0000)\n"
     ) in (await batchgen("status")).out
 
 

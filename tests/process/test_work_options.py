@@ -156,12 +156,23 @@ async def go_to_no_cluster_where_none_is(project: Project, simulator: Simulator)
     assert simulator.calls == 0
 
 
+async def go_in_batches_of_one_process(project: Project, simulator: Simulator) -> None:
+    await enqueue(project, ["a"])
+    refused = await project.process("work", "--batch", "--processes", "2")
+    assert (refused.code, refused.err.split(":")[:2]) == (2, ["error", " --processes"])
+    refused = await project.process("work", "--no-wait", "--processes", "2")
+    assert (refused.code, refused.err.split(":")[:2]) == (2, ["error", " --no-wait"])
+    assert simulator.calls == 0
+
+
 Run = Callable[[Project, Simulator], Awaitable[None]]
 
 # A new option of `work` must be given its place here: what the processes do with it.
 SHOWN_BY: dict[str, Run] = {
     "concurrency": share_limits_and_items_of_one_experiment,
     "processes": share_limits_and_items_of_one_experiment,
+    "batch": go_in_batches_of_one_process,
+    "no_wait": go_in_batches_of_one_process,
     "place": go_to_no_cluster_where_none_is,
     "workers": go_to_no_cluster_where_none_is,
     "rpm": share_limits_and_items_of_one_experiment,
