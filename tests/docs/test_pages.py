@@ -31,9 +31,11 @@ def reader(
     simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Reader:
-    """In an empty directory, with a key, and the simulated model as a server with a price."""
+    """In an empty directory, with a key, and the simulated model as a server with a price, which a
+    reader who waits for batches asks more often."""
     price = "{input_usd_per_mtok: 1, output_usd_per_mtok: 1}"
     monkeypatch.setenv("BATCHGEN_MODEL_PRICE", price)
+    monkeypatch.setenv("BATCHGEN_BATCH_POLL_S", "0.1")
     monkeypatch.setenv("BATCHGEN_MODEL_BASE_URL", simulator.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return Reader(Typist(tmp_path))
