@@ -112,6 +112,12 @@ def loss_text(losses: Sequence["Loss"], commands: Commands) -> str:
     lines = []
     for loss in losses:
         rows = "1 row" if loss.rows == 1 else f"{loss.rows:,} rows"
+        if loss.batch.absent:
+            lines.append(
+                f"{_called(loss.batch)}, {state_text(loss.batch, is_collecting=False)}: {rows} "
+                "would be pending again, untouched."
+            )
+            continue
         cost = "" if loss.cost_usd is None else f", for about ${loss.cost_usd:,.4f} once more"
         lines.append(
             f"{_called(loss.batch)}, {state_text(loss.batch, is_collecting=False)}: {rows} would "
@@ -131,7 +137,8 @@ def loss_text(losses: Sequence["Loss"], commands: Commands) -> str:
 
 def abandoned_text(batch: ProviderBatch, rows: int) -> str:
     went = "1 row is" if rows == 1 else f"{rows:,} rows are"
-    return f"{_called(batch)} is given up: {went} pending again, counted as sent, answer unknown."
+    as_what = "untouched" if batch.absent else "counted as sent, answer unknown"
+    return f"{_called(batch)} is given up: {went} pending again, {as_what}."
 
 
 def adopted_text(adopted: "Adopted", commands: Commands) -> str:

@@ -55,7 +55,8 @@ class Cancelled(Struct, frozen=True):
 class Loss(Struct, frozen=True):
     """What it means to give a batch up: its `rows` go back, each as a call whose answer is unknown.
     The provider may charge for them, and they are asked again: for about `cost_usd`, by what calls
-    have cost so far (None: not known)."""
+    have cost so far (None: not known). Of one that the provider certainly does not have nothing is
+    lost: they go back untouched."""
 
     batch: ProviderBatch
     rows: int
@@ -110,10 +111,13 @@ async def loss_of(store: ReadStore, number: int) -> Loss:
 
 async def abandon(store: Store, number: int) -> int:
     """Give it up for lost; how many rows went back to the others, each counted as a call whose
-    answer is unknown. What the provider has, or makes, of it is collected no more. Raises
-    UsageError as `loss_of`, and while a sender is at work."""
+    answer is unknown, but for one that the provider certainly does not have. What the provider has,
+    or makes, of it is collected no more. Raises UsageError as `loss_of`, and while a sender is at
+    work."""
     async with _alone(store, number):
-        await _batch_in(store, number, "given up", *_UNCLOSED)
+        batch = await _batch_in(store, number, "given up", *_UNCLOSED)
+        if batch.absent:
+            return await store.batches.release(number, "given up before it was made")
         return await store.batches.abandon(number)
 
 

@@ -330,6 +330,23 @@ async def test_several_are_given_up_without_a_question(project: Project, sealer:
     assert (await project.batchgen("verify")).code == 0
 
 
+async def test_one_that_the_provider_does_not_have_costs_nothing_to_give_up(
+    project: Project, sealer: Sealer
+) -> None:
+    await sealer.seal(3, is_made=False)
+    assert (await project.batchgen("batches", "--create", "1")).code == 0
+    done = await project.batchgen("batches", "--abandon", "1", stdin=b"y\n")
+    assert done.err.startswith(
+        "batch 1, to be made: the provider does not have it: 3 rows would be pending again, "
+        "untouched.\n"
+    )
+    assert done.out == "batch 1 is given up: 3 rows are pending again, untouched.\n"
+    assert project.query("select count(*) from attempts") == [(0,)]
+    assert states(project) == {"pending": 20}
+    listed = await project.batchgen("batches")
+    assert cells(listed)[0][-1] == "closed: given up before it was made"
+
+
 # Found again
 
 
