@@ -187,6 +187,8 @@ def _what_came_back(call: StoredAttempt) -> list[str]:
 
 def _call_line(number: int, call: StoredAttempt) -> str:
     parts = [f"attempt {number}: {call.outcome}"]
+    if call.batch is not None:
+        parts.append(f"in batch {call.batch}")
     if call.server:
         parts.append(f"server {call.server}")
     if call.reason:

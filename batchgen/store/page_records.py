@@ -117,6 +117,7 @@ class ShownAttempt(Struct, frozen=True):
     body: str | None
     body_bytes: int | None
     server: str | None
+    batch: int | None = None
 
 
 class Call(Struct, frozen=True):

@@ -188,7 +188,7 @@ class FailedCalls(Struct, frozen=True):
 class StoredAttempt(Struct, frozen=True):
     """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
     call that failed, all that came back; `server` is the name of the one that was asked, where
-    there are several."""
+    there are several, and `batch` the number of the provider batch that it was in."""
 
     seq: int
     finished_at: int
@@ -206,6 +206,7 @@ class StoredAttempt(Struct, frozen=True):
     response: str | None
     body: str | None
     server: str | None = None
+    batch: int | None = None
 
 
 class StoredItem(Struct, frozen=True):

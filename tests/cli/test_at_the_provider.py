@@ -144,6 +144,7 @@ async def test_how_long_their_answers_took_nobody_says(project: Project) -> None
     assert (told["latency_p50_s"], told["latency_p95_s"]) == (None, None)
     shown = await well(project, "show", "#1")
     assert "an answer" in shown.out
+    assert "attempt 1: answered, in batch 1, " in shown.out
     assert " 0.00 s" not in shown.out
     await well(project, "report", "-o", "report.html")
     assert "<svg" in (project.path / "report.html").read_text()

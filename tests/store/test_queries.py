@@ -414,6 +414,7 @@ PLANS = {
     "attempts_of_item": [
         "SEARCH a USING INDEX attempts_by_item (item_id=?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SEARCH b USING INDEX sqlite_autoindex_provider_batches_1 (worker_id=?) LEFT-JOIN",
         "SCALAR SUBQUERY",
         "SCAN servers USING INDEX sqlite_autoindex_servers_1",
     ],

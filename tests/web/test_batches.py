@@ -107,6 +107,15 @@ async def test_rows_in_batches_are_not_in_flight(viewer: Viewer, sealer: Sealer)
     assert "in batch 2, not known yet whether the provider has it, since 0:00" in item
 
 
+async def test_a_call_says_in_which_batch_it_was(viewer: Viewer, sealer: Sealer) -> None:
+    await sealer.seal(2)
+    done = await sealer.project.batchgen("batches", "--abandon", "1", "--yes")
+    assert done.code == 0
+    item = (await viewer.get("/items/2")).text
+    assert '· <a href="/batches#batch-1">in batch 1</a>' in item
+    assert "#batch-1" not in (await viewer.get("/items/5")).text
+
+
 async def test_a_report_has_them_too(sealer: Sealer) -> None:
     await sealer.seal(3)
     said = await sealer.project.batchgen("report", "-o", "run.html", "--sample", "0")

@@ -1291,12 +1291,15 @@ select 1 from items
  where sample_of is not null and experiment_id = :experiment_id limit 1;
 
 -- name: attempts_of_item
--- With the server, where several have been asked.
+-- With the server, where several have been asked, and the provider batch that it was in.
 select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
        a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd,
        a.response, a.body,
-       case when (select count(*) from servers) > 1 then s.name end as server
-  from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
+       case when (select count(*) from servers) > 1 then s.name end as server, b.id as batch
+  from attempts a
+  left join servers s on s.id = a.server_id
+  left join provider_batches b on b.worker_id = a.worker_id
+ where a.item_id = :item_id
  order by a.seq;
 
 -- name: done_rows
@@ -1619,16 +1622,17 @@ select r.seq, r.item_id
 
 -- name: shown_attempts
 -- The newest calls for an item, the last one first: the beginnings of their texts, and how long these
--- are; with the server, where several have been asked.
+-- are; with the server, where several have been asked, and the provider batch that each was in.
 select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
        a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens,
        a.cached_tokens, a.reasoning_tokens, a.cost_usd,
        substr(a.response, 1, :chars::bigint::integer) as response,
        octet_length(a.response) as response_bytes,
        substr(a.body, 1, :chars::bigint::integer) as body, octet_length(a.body) as body_bytes,
-       case when (select count(*) from servers) > 1 then s.name end as server
+       case when (select count(*) from servers) > 1 then s.name end as server, b.id as batch
   from (select * from attempts where item_id = :item_id) a
   left join servers s on s.id = a.server_id
+  left join provider_batches b on b.worker_id = a.worker_id
  order by a.seq desc limit :limit;
 
 ------------------------------------------------------------------------------- minutes

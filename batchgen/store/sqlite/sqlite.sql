@@ -1108,11 +1108,15 @@ select 1 from items indexed by items_by_sample
  where sample_of is not null and experiment_id = :experiment_id limit 1;
 
 -- name: attempts_of_item
--- With the server, where several have been asked.
+-- With the server, where several have been asked, and the provider batch that it was in.
 select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
        a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd,
-       a.response, a.body, iif((select count(*) from servers) > 1, s.name, null) as server
-  from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
+       a.response, a.body, iif((select count(*) from servers) > 1, s.name, null) as server,
+       b.id as batch
+  from attempts a
+  left join servers s on s.id = a.server_id
+  left join provider_batches b on b.worker_id = a.worker_id
+ where a.item_id = :item_id
  order by a.seq;
 
 -- name: done_rows
@@ -1406,7 +1410,8 @@ select r.seq, r.item_id
 
 -- name: shown_attempts
 -- The newest calls for an item, the last one first: the beginnings of their texts, and how long these
--- are; with the server, where several have been asked. As blobs, as in page_rows.
+-- are; with the server, where several have been asked, and the provider batch that each was in. As
+-- blobs, as in page_rows.
 select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
        a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens,
        a.cached_tokens, a.reasoning_tokens, a.cost_usd,
@@ -1414,8 +1419,11 @@ select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_
        length(cast(a.response as blob)) as response_bytes,
        substr(cast(a.body as blob), 1, 4 * :chars) as body,
        length(cast(a.body as blob)) as body_bytes,
-       iif((select count(*) from servers) > 1, s.name, null) as server
-  from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
+       iif((select count(*) from servers) > 1, s.name, null) as server, b.id as batch
+  from attempts a
+  left join servers s on s.id = a.server_id
+  left join provider_batches b on b.worker_id = a.worker_id
+ where a.item_id = :item_id
  order by a.seq desc limit :limit;
 
 ------------------------------------------------------------------------------- minutes
