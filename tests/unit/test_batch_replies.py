@@ -325,6 +325,16 @@ async def test_the_list_is_read_no_further_than_the_time(
     assert [one.batch_id for one in found] == ["b-50", "b-40", "b-30", "b-20"]
 
 
+async def test_a_page_follows_the_batch_that_the_provider_names(
+    told: Provider, server: BatchServer
+) -> None:
+    """LiteLLM shows batches by ids of its own, and knows none of them there."""
+    first = {"data": batches(50, 40), "last_id": "its-40", "has_more": True}
+    then = {"data": batches(30), "last_id": "its-30", "has_more": False}
+    of_list(told, {"": first, "its-40": then})
+    assert await ids_since(server, 0) == ["b-50", "b-40", "b-30"]
+
+
 async def test_a_list_that_begins_with_the_oldest_is_read_to_its_end(
     told: Provider, server: BatchServer
 ) -> None:

@@ -19,10 +19,12 @@ class Place(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Batches in the list's order; whether others follow."""
+    """Batches in the list's order; whether others follow, and after which of them, if it is told:
+    a gateway may show it by another id than it is to be named by."""
 
     batches: Sequence[Seen]
     has_more: bool
+    last: str | None = None
 
 
 async def batches_since(since_ms: int, page_at: Callable[[Place], Awaitable[Page]]) -> list[Seen]:
@@ -31,14 +33,14 @@ async def batches_since(since_ms: int, page_at: Callable[[Place], Awaitable[Page
     found: dict[str, Seen] = {}
     place = Place()
     while place.pages < _MOST_PAGES:
-        batches, has_more = await page_at(place)
+        batches, has_more, last = await page_at(place)
         new = [one for one in batches if one.batch_id not in found]
         found.update((one.batch_id, one) for one in new)
         if not (has_more and batches) or _ends_before(batches, since_ms):
             return _newest_first(found.values(), since_ms)
         if not new:
             break
-        place = Place(place.pages + 1, place.batches + len(batches), batches[-1].batch_id)
+        place = Place(place.pages + 1, place.batches + len(batches), last or batches[-1].batch_id)
     said = "the list of batches has no end: it repeats its pages"
     raise BatchServerError(Failure(Reason.BAD_RESPONSE, said))
 

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 from batchgen.endpoints import Endpoint
 from batchgen.llm.batches.files import Files, quoted
 from batchgen.llm.batches.listing import Page, Place, batches_since
+from batchgen.llm.batches.members import text_in
 from batchgen.llm.batches.protocol import BatchLine, BatchServerError, Refused, Seen, Unclear
 from batchgen.llm.batches.replies import failure_of, is_success, json_of, made_of
 from batchgen.llm.batches.transport import Transport
@@ -130,7 +131,7 @@ class FileBatches(ABC):
         batches = self._batches_in(body["data"])
         told, so_far = self.count_or_more(body), place.batches + len(batches)
         if isinstance(told, bool):
-            return Page(batches, told)
+            return Page(batches, told, text_in(body, "last_id"))
         return Page(batches, so_far % PAGE_SIZE == 0 if told is None else so_far < told)
 
     def _batches_in(self, found: Any) -> list[Seen]:
