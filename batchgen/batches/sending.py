@@ -18,13 +18,14 @@ from batchgen.clock import clock_ms
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import Remedy
 from batchgen.items import Failure, Reason, Trouble
-from batchgen.llm.batches import BatchServerError, Refused, Seen
+from batchgen.llm.batches import BatchServerError, Refused, Seen, Unclear
 from batchgen.shutdown import uninterrupted, unless
 from batchgen.store import AskedServer, Grant, NewBatch, ProviderBatch, Seat, Store
 from batchgen.text.sentences import as_sentence
 from batchgen.worker.halts import refused
 from batchgen.worker.stats import Halt, HaltKind
 
+_ASKED_IN_VAIN = 3
 _LOOKS, _LONGEST_LOOK_S = 3, 120.0
 _BEFORE_MS = 3_600_000  # how far the provider's clock may differ from ours
 _UPLOADS, _UPLOAD_AGAIN_S = 3, 5.0
@@ -47,6 +48,7 @@ class Sender:
         self._store = store
         self._seat = seat
         self._searches: dict[int, _Search] = {}
+        self._unclear: dict[int, list[str]] = {}  # what was said that does not tell, by number
         self._uploads_fail_since: int | None = None
         self.asked_twice = list[ProviderBatch]()
 
@@ -130,14 +132,23 @@ class Sender:
             return
         search = self._searches.get(batch.number) or _Search(0, clock_ms())
         search = self._searches[batch.number] = search._replace(looks=search.looks + 1)
-        if search.looks >= _LOOKS and clock_ms() - search.first_at >= 1000 * self._look_s:
-            self._ground.say(
-                f"batch {batch.number}: the provider's list does not have it, so it was not made; "
-                "it is made now, of the same file."
+        if search.looks < _LOOKS or clock_ms() - search.first_at < 1000 * self._look_s:
+            return
+        unclear = self._unclear.get(batch.number, [])
+        if len(unclear) >= _ASKED_IN_VAIN:
+            words = (
+                f"batch {batch.number}: the provider was asked {len(unclear)} times to make it, "
             )
-            del self._searches[batch.number]
-            self.asked_twice.append(batch)
-            await uninterrupted(self._create(batch, place))
+            words += f"and its list does not have it. It last said: {as_sentence(unclear[-1])}"
+            self._ground.halt(Halt(words, kind=HaltKind.STALLED))
+            return
+        self._ground.say(
+            f"batch {batch.number}: the provider's list does not have it, so it was not made; it "
+            "is made now, of the same file."
+        )
+        del self._searches[batch.number]
+        self.asked_twice.append(batch)
+        await uninterrupted(self._create(batch, place))
 
     @property
     def look_again_s(self) -> float:
@@ -169,11 +180,15 @@ class Sender:
         elif isinstance(made, Refused):
             await self._was_refused(batch, made.failure, place)
         else:
-            self._searches[batch.number] = _Search(0, clock_ms())
-            self._ground.warn(
-                f"batch {batch.number}: whether the provider has made it is not known "
-                f"({made.message}); it is looked for there."
-            )
+            self._was_unclear(batch, made)
+
+    def _was_unclear(self, batch: ProviderBatch, made: Unclear) -> None:
+        self._searches[batch.number] = _Search(0, clock_ms())
+        self._unclear.setdefault(batch.number, []).append(made.message)
+        self._ground.warn(
+            f"batch {batch.number}: whether the provider has made it is not known "
+            f"({made.message}); it is looked for there."
+        )
 
     async def _adopt(self, batch: ProviderBatch, seen: Seen) -> None:
         self._searches.pop(batch.number, None)

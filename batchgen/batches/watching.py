@@ -7,12 +7,14 @@ from batchgen.batches.collecting import Collector
 from batchgen.batches.place import Ground, Place
 from batchgen.batches.sending import Sender, is_of, since
 from batchgen.clock import now_ms
-from batchgen.items import Failure
+from batchgen.items import Failure, Reason
 from batchgen.llm.batches import BatchServerError, Seen, Standing
 from batchgen.store import BatchState, ProviderBatch, Store
 from batchgen.worker.halts import refused
 from batchgen.worker.stats import Halt, HaltKind
 
+# Such a failure may be of the list alone: a gateway has none for some providers.
+_OF_THE_LIST = (Reason.SERVER, Reason.REJECTED, Reason.BAD_RESPONSE)
 _LATE_FILE_MS = 600_000  # some tell later which file has the answers
 _LATE_MS = 6 * 3_600_000  # after its time a batch may still be ended in order
 _NEWEST = 100  # batches of ours, of which one may have been made twice
@@ -29,7 +31,7 @@ class Watcher:
         self._sender = sender
         self._collector = collector
         self._without_file: dict[int, int] = {}  # since when it is over, and names no file
-        self._trouble_since: int | None = None
+        self._trouble_since: dict[object, int] = {}  # by what cannot be asked for
         self._told: set[object] = set()  # so that it is told once
         self.late: set[int] = set()  # batches past their time
 
@@ -60,12 +62,15 @@ class Watcher:
                 await self._store.batches.files_gone(batch.number)
 
     async def _look_at(self, batches: Sequence[ProviderBatch], place: Place) -> None:
+        made = [one for one in batches if one.state is not BatchState.CREATING]
         try:
             seen = await place.server.recent(since(batches))
-            self._trouble_since = None
         except BatchServerError as exc:
-            self._is_away(exc.failure, place)
+            goes_without = await self._goes_without_list(made, place, exc.failure)
+            if not goes_without or len(made) < len(batches):
+                self._is_away(exc.failure, place)
             return
+        self._trouble_since.pop(place.key, None)
         by_id = {one.batch_id: one for one in seen or ()}
         await self._cancel_twins(seen or (), place)
         for batch in batches:
@@ -73,19 +78,36 @@ class Watcher:
                 return
             if batch.state is BatchState.CREATING:
                 await self._sender.go_on(batch, place, seen)
+                continue
+            try:
+                found = by_id.get(batch.batch_id or "") or await self._asked(batch, place)
+            except BatchServerError as exc:
+                self._is_away(exc.failure, place, of=batch.number)
             else:
-                await self._follow(batch, by_id, place)
+                await self._follow(batch, found, place)
 
-    async def _follow(
-        self, batch: ProviderBatch, by_id: dict[str, Seen], place: Place
-    ) -> None:  # fmt: skip
-        """One that the provider has made."""
-        assert batch.batch_id is not None
+    async def _goes_without_list(
+        self, made: Sequence[ProviderBatch], place: Place, failure: Failure
+    ) -> bool:
+        """Where it is the list alone that the provider fails to tell, each batch that it has made
+        can be asked for."""
+        if failure.halt is not None or failure.reason not in _OF_THE_LIST:
+            return False
         try:
-            seen = by_id.get(batch.batch_id) or await place.server.get(batch.batch_id)
-        except BatchServerError as exc:
-            self._is_away(exc.failure, place)
-            return
+            for batch in made:
+                await self._follow(batch, await self._asked(batch, place), place)
+        except BatchServerError:
+            return False
+        return True
+
+    async def _asked(self, batch: ProviderBatch, place: Place) -> Seen | None:
+        assert batch.batch_id is not None
+        seen = await place.server.get(batch.batch_id)
+        self._trouble_since.pop(batch.number, None)
+        return seen
+
+    async def _follow(self, batch: ProviderBatch, seen: Seen | None, place: Place) -> None:
+        """One that the provider has made, as it shows it (None: it knows of none)."""
         if seen is None:
             self._ground.halt(Halt(
                 f"batch {batch.number}: {batch.batch_id} is not known under this key at "
@@ -116,7 +138,7 @@ class Watcher:
                 f"{seen.failed:,} failed"
             )
         elif collected.trouble is not None:
-            self._is_away(collected.trouble, place)
+            self._is_away(collected.trouble, place, of=batch.batch_id)
 
     def _waits_for_file(self, batch: ProviderBatch, seen: Seen) -> bool:
         """Whether a batch with answers names no file that has them, and may still."""
@@ -132,7 +154,7 @@ class Watcher:
         known = [one for one in newest if one.state is not BatchState.CREATING]
         for twin in seen:
             batch = next((one for one in known if is_of(twin, one)), None)
-            if batch is None or batch.batch_id == twin.batch_id:
+            if batch is None or _is_the_same(batch, twin, seen):
                 continue
             if twin.standing is Standing.RUNNING:
                 try:
@@ -168,18 +190,19 @@ class Watcher:
                 "answered is kept; if that is of no use, abandon it."
             )
 
-    def _is_away(self, failure: Failure, place: Place) -> None:
-        now = now_ms()
+    def _is_away(self, failure: Failure, place: Place, of: object = None) -> None:
+        """`of`: what it could not be asked for, if not for all."""
+        now, of = now_ms(), of or place.key
         if failure.halt is not None:
             self._ground.halt(refused(failure, place.spec))
             return
-        if self._trouble_since is None:
-            self._trouble_since = now
+        since_ms = self._trouble_since.setdefault(of, now)
+        if self._is_new(("away", of, since_ms)):
             self._ground.warn(
                 f"the provider cannot be asked about its batches: {failure.message}. They go on "
                 "there, and it is asked again."
             )
-        elif now - self._trouble_since > 1000 * self._ground.spec.stall_s:
+        elif now - since_ms > 1000 * self._ground.spec.stall_s:
             words = f"the provider could not be asked for {self._ground.spec.stall_s:g} s "
             words += f"(work.stall_s): {failure.message}. Its batches go on there."
             self._ground.halt(Halt(words, kind=HaltKind.STALLED))
@@ -198,6 +221,16 @@ class Watcher:
             return False
         self._told.add(what)
         return True
+
+
+def _is_the_same(batch: ProviderBatch, one: Seen, listed: Sequence[Seen]) -> bool:
+    """Whether that is the batch itself, or may be: by another name, as LiteLLM has two for each,
+    where the list does not have it by its own."""
+    if one.batch_id == batch.batch_id:
+        return True
+    has_own = any(other.batch_id == batch.batch_id for other in listed)
+    times = {one.created_at, batch.created_at}
+    return not has_own and (len(times) == 1 or None in times)
 
 
 def _window_ms(window: str) -> int:
