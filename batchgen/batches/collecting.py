@@ -147,20 +147,33 @@ class Collector:
         return await self._parser.parse(item, prepared, text, attempt.vector)
 
     async def _settle_unnamed(self, reading: "_Reading", seen: Seen) -> None:
-        """Of rows that no line was of: what was cancelled was not asked; else it may have been."""
-        batch, after = reading.batch, 0
+        """Of rows that no line was of: what was cancelled was not asked, as far as the files have
+        the answers that the provider has counted; else it may have been."""
+        batch, after, unheard = reading.batch, 0, 0
+        is_cancelled = seen.standing is Standing.CANCELLED
+        lost = await self._lost(reading, seen) if is_cancelled else batch.requests
         while items := await self._store.batches.open_claims(batch.number, after, _PAGE):
             after = items[-1].id
-            if seen.standing is Standing.CANCELLED:
-                await self._write(batch, [Outcome(item, (), Release()) for item in items])
-                continue
-            reserved = await self._most(items, reading.place)
-            outcomes = [self._judge.unheard(item) for item in items]
-            await self._write(batch, outcomes, reserved)
+            sent = items[: lost - unheard]
+            unheard += len(sent)
+            decide = self._judge.lost if is_cancelled else self._judge.unheard
+            outcomes = [
+                *map(decide, sent), *(Outcome(item, (), Release()) for item in items[len(sent) :])
+            ]  # fmt: skip
+            await self._write(batch, outcomes, await self._most(sent, reading.place))
+        if unheard:
             self._ground.warn(
-                f"batch {batch.number}: its files have no line for {len(items)} of its rows: each "
-                "is counted as sent, answer unknown."
+                f"batch {batch.number}: its files have no line for {unheard:,} of the rows that "
+                "were asked: as many are counted as sent, answer unknown."
             )
+
+    async def _lost(self, reading: "_Reading", seen: Seen) -> int:
+        """How many answers there are that no file has, but for those that an earlier process has
+        written down."""
+        now = await self._store.batches.batch(reading.batch.number)
+        assert now is not None
+        written = reading.batch.requests - reading.lines - now.unsettled
+        return max(0, seen.answered - reading.answered - written)
 
     async def _most(self, items: Sequence[Item], place: Place) -> dict[Claim, Reserved]:
         """The most that each can have cost, where there is a budget."""
@@ -284,7 +297,7 @@ class _Reading:
         self.place = place
         self.endpoint = ENDPOINTS[batch.endpoint]
         self.answers = False
-        self.foreign = self.repeated = 0
+        self.foreign = self.repeated = self.answered = 0
         self.first_foreign = ""
         self._read: set[Claim] = set()
 
@@ -300,8 +313,14 @@ class _Reading:
                 self.repeated += 1
             else:
                 self._read.add(claim)
+                self.answered += line.reply is not None and line.reply.status == 200
                 found[claim] = line
         return found
+
+    @property
+    def lines(self) -> int:
+        """Of how many requests there was a line."""
+        return len(self._read)
 
     def observe(self, judged: Judged) -> None:
         self.answers = self.answers or _has_answer(judged)

@@ -13,6 +13,8 @@ answer of the provider's to thousands of requests, so what most of them got is t
 | batch_expired                             | a try used, as a timeout                             |
 | batch_cancelled                           | pending, no try used                                 |
 | no line, in a batch that ran to its end   | an unknown call, a try used                          |
+| no line, in one that was cancelled        | pending; an unknown call, if the provider has        |
+|                                           | answered more than its files have                    |
 """
 
 from collections.abc import Callable
@@ -90,6 +92,10 @@ class LineJudge:
         """A batch ran to its end, and nothing in its files is of this row."""
         said = "the batch has ended, and its files have no line for this row"
         return Outcome(item, (unknown_attempt(),), self._tried(item, Reason.BAD_RESPONSE, said))
+
+    def lost(self, item: Item) -> Outcome:
+        """A batch was cancelled, and the answer to this row, which was counted, is in no file."""
+        return Outcome(item, (unknown_attempt(),), Release())
 
     def _not_asked(self, item: Item, line: BatchLine) -> Judged:
         if line.error_code == _CANCELLED:

@@ -30,7 +30,6 @@ class Watcher:
         self._store = store
         self._sender = sender
         self._collector = collector
-        self._without_file: dict[int, int] = {}  # since when it is over, and names no file
         self._trouble_since: dict[object, int] = {}  # by what cannot be asked for
         self._told: set[object] = set()  # so that it is told once
         self.late: set[int] = set()  # batches past their time
@@ -121,16 +120,20 @@ class Watcher:
                 expires_at=seen.expires_at,
             )  # fmt: skip
             self._watch_the_time(batch, seen)
-        elif not self._waits_for_file(batch, seen):
-            await self._collect(batch, seen, place)
+        else:
+            await self._end(batch, seen)
+            if not self._waits_for_file(batch, seen):
+                await self._collect(batch, seen, place)
 
-    async def _collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> None:
+    async def _end(self, batch: ProviderBatch, seen: Seen) -> None:
         problem = seen.problems[0].message if seen.problems else None
         await self._store.batches.end(
             batch.number, status=seen.status, output_file=seen.output_file,
             error_file=seen.error_file, answered=seen.answered, failed=seen.failed, error=problem,
         )  # fmt: skip
         self.late.discard(batch.number)
+
+    async def _collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> None:
         collected = await self._collector.collect(batch, seen, place)
         if collected.is_closed:
             self._ground.say(
@@ -141,11 +144,18 @@ class Watcher:
             self._is_away(collected.trouble, place, of=batch.batch_id)
 
     def _waits_for_file(self, batch: ProviderBatch, seen: Seen) -> bool:
-        """Whether a batch with answers names no file that has them, and may still."""
-        if seen.output_file or seen.error_file or not (seen.answered or seen.failed):
+        """Whether a batch with answers names no file that has them, and may still. That it is over
+        was noted, so the time goes on from one process to the next."""
+        if seen.output_file or not (seen.answered or (seen.failed and not seen.error_file)):
             return False
-        first_at = self._without_file.setdefault(batch.number, now_ms())
-        return now_ms() - first_at < _LATE_FILE_MS
+        is_early = now_ms() - (batch.ended_at or now_ms()) < _LATE_FILE_MS
+        if is_early and self._is_new(("file", batch.number)):
+            self._ground.say(
+                f"batch {batch.number}: {seen.status}, {seen.answered:,} answered, and the "
+                "provider names no file that has these answers. It may do so yet, and is asked "
+                f"for {_LATE_FILE_MS // 60_000} minutes."
+            )
+        return is_early
 
     async def _cancel_twins(self, seen: Sequence[Seen], place: Place) -> None:
         """Batches that were made of the same file as one of ours, also of one that is closed by

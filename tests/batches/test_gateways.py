@@ -1,5 +1,6 @@
 """`work --batch` at gateways that tell of batches as OpenAI does not: LiteLLM, and ogx."""
 
+import asyncio
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.batches.conftest import Provide
+from tests.kits.database import change
 from tests.kits.gateway import Gateway, Told
 from tests.kits.provided import Provided
 
@@ -87,3 +89,43 @@ async def test_a_provider_that_never_says_whether_it_has_made_one_is_not_asked_f
     again = await project.work()
     assert again.code == 0, again.err
     await project.assert_sound()
+
+
+# ogx keeps nothing of a batch that is cancelled.
+
+
+def without_files(told: Told) -> Told:
+    body = told.body
+    batches = body.get("data", [body])
+    for batch in batches:
+        batch["output_file_id"] = batch["error_file_id"] = None
+    return Told(told.status, body)
+
+
+async def test_what_a_cancelled_batch_has_answered_and_keeps_is_counted(behind: Behind) -> None:
+    gateway = Gateway({"GET /batches": without_files, "GET /batches/ID": without_files})
+    project = await behind(gateway, "slow=1")
+    await project.batchgen("enqueue", "pool.jsonl")
+    await one_round_after_another(project, ("open", 10))
+    assert (await project.batchgen("batches", "--cancel", "1")).code == 0
+    assert "names no file that has these answers" in await one_round_after_another(
+        project, ("ended", 10)
+    )
+    assert project.query("select state, count(*) from work group by 1") == [("running", 20)]
+    change(project.database, "update provider_batches set ended_at = ended_at - 601000")
+    assert "no line for 10 of the rows" in await one_round_after_another(project, ("closed", 10))
+    assert project.query("select count(*) from attempts where outcome = 'unknown'") == [(10,)]
+    assert project.query("select sum(tries) from work") == [(0,)]
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def one_round_after_another(project: Provided, until: tuple[str, int]) -> str:
+    """Until the first batch is so; what was said on the way."""
+    said = ""
+    first = "select state, answered from provider_batches where id = 1"
+    async with asyncio.timeout(60):
+        while project.query(first) != [until]:
+            ended = await project.work("--no-wait")
+            assert ended.code == 0
+            said += ended.err
+    return said
