@@ -5,14 +5,18 @@ import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 
 from batchgen.web import shown
 from batchgen.web.assets import Asset, read_assets
 from batchgen.web.language import LANGUAGES, Text, preferred, read_texts
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 # Key of its name, and its URL.
 PAGES = (
@@ -48,12 +52,30 @@ class Notice(NamedTuple):
     command: str
 
 
+class _Compiled(BytecodeCache):
+    """What was compiled in this process, for all that it serves and reports: to compile a template
+    takes far longer than to draw a page with it."""
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if bucket.code is not None:
+            self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+_COMPILED = _Compiled()
+
+
 def environment(**names: object) -> Environment:
     """The templates, with what all of them may use, and these `names`."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True, undefined=StrictUndefined, finalize=shown.finalize,
-        trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+        trim_blocks=True, lstrip_blocks=True, auto_reload=False, bytecode_cache=_COMPILED,
     )  # fmt: skip
     made.filters |= {name: getattr(shown, name) for name in _FILTERS}
     made.filters["exact"] = shown.exact

@@ -7,6 +7,7 @@ say, as an error of a job, is put into the reader's language by `said`.
 
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from batchgen.web.said import Sayings, read_table
@@ -15,6 +16,7 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 _Words = Mapping[str, str]
 
 
+@cache
 def read_texts() -> Mapping[str, _Words]:
     """All of them, by key. Raises ValueError for a key that two tables have."""
     found: dict[str, _Words] = {}

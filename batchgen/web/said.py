@@ -9,6 +9,7 @@ shown as it is.
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class _Form(NamedTuple):
         return values
 
 
+@cache
 def read_table(language: str) -> Table:
     """Empty for English."""
     file = Path(__file__).with_name("texts") / "said" / f"{language}.toml"
