@@ -13,7 +13,7 @@ import os
 import runpy
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,7 @@ class Typist:
         if not _one_at_a_time.acquire(blocking=False):
             raise RuntimeError("Two commands at once need a process each.")
         before, interval = Path.cwd(), sys.getswitchinterval()
+        modules = {*sys.modules}
         threshold = gc.get_threshold()
         try:
             os.chdir(self.directory)
@@ -91,14 +92,14 @@ class Typist:
             sys.setswitchinterval(interval)
             gc.set_threshold(*threshold)
             gc.unfreeze()
-            _forget_modules(self.directory)
+            _forget_modules(self.directory, sys.modules.keys() - modules)
             _one_at_a_time.release()
 
 
-def _forget_modules(directory: Path) -> None:
-    inside = f"{directory}{os.sep}"  # as text: there are thousands of modules, after each command
-    for name, module in [*sys.modules.items()]:
-        if (getattr(module, "__file__", None) or "").startswith(inside):
+def _forget_modules(directory: Path, imported: Iterable[str]) -> None:
+    inside = f"{directory}{os.sep}"
+    for name in imported:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(inside):
             del sys.modules[name]
 
 
