@@ -62,10 +62,14 @@ def test_every_name_looked_up_exists() -> None:
     assert len(looked_up) > 40  # the pattern still finds them
 
 
-@pytest.mark.parametrize("name", QUERIES)
-def test_statement_is_valid_on_the_newest_schema(db: sqlite3.Connection, name: str) -> None:
-    statement = QUERIES[name]
-    assert db.execute(f"explain {statement}", parameters(statement)).fetchall()
+def test_statements_are_valid_on_the_newest_schema(db: sqlite3.Connection) -> None:
+    refused = {}
+    for name, statement in QUERIES.items():
+        try:
+            assert db.execute(f"explain {statement}", parameters(statement)).fetchall()
+        except sqlite3.Error as exc:
+            refused[name] = str(exc)
+    assert refused == {}
 
 
 def test_a_name_given_twice_is_an_error() -> None:
@@ -535,13 +539,13 @@ def test_hot_statement_searches_by_the_intended_index(db: sqlite3.Connection, na
     assert [plain(step) for step in plan(db, name)] == PLANS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in QUERIES if name not in PLANS])
-def test_no_statement_scans_a_big_table_once_a_row(db: sqlite3.Connection, name: str) -> None:
+def test_no_statement_scans_a_big_table_once_a_row(db: sqlite3.Connection) -> None:
     """One pass over a table is what verify and delete are for; a pass in a pass never ends."""
-    scans = [
-        step
-        for step in plan(db, name)
-        if re.match(r"SCAN (work|items|item_keys|attempts|results|[wirak])\b", step)
-    ]
-    inner = [step for step in scans[1:] if "LEFT-JOIN" in step or "CORRELATED" in step]
-    assert inner == []
+    found = {name: scans_in_a_scan(plan(db, name)) for name in QUERIES if name not in PLANS}
+    assert {name: steps for name, steps in found.items() if steps} == {}
+
+
+def scans_in_a_scan(steps: list[str]) -> list[str]:
+    big = r"SCAN (work|items|item_keys|attempts|results|[wirak])\b"
+    scans = [step for step in steps if re.match(big, step)]
+    return [step for step in scans[1:] if "LEFT-JOIN" in step or "CORRELATED" in step]

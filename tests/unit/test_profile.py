@@ -79,17 +79,21 @@ def test_nothing_is_a_profile_too() -> None:
     assert profile_of([]) == profile.Profile(0, 0, ())
 
 
+def holds(where: Where, value: dict[str, Any]) -> bool:
+    return where.holds(lambda _: value)
+
+
 @pytest.mark.parametrize(
     "value",
     [*HOSTILE, 0, -1, 1.5, -0.25, 1e300, 10**400, True, False, None, [], [1, "a", [None, -2.5]]],
     ids=repr,
 )
-@pytest.mark.parametrize("key", KEYS, ids=repr)
-def test_a_condition_finds_the_value_again_and_no_other(key: str, value: Any) -> None:
-    where = Where(f"{path_text('parsed', ['in', key])} == {literal_text(value)}")
-    assert where.holds(lambda _: {"in": {key: value}})
-    assert not where.holds(lambda _: {"in": {key: "another"}})
-    assert where.text.isprintable()
+def test_a_condition_finds_the_value_again_and_no_other(value: Any) -> None:
+    for key in KEYS:
+        where = Where(f"{path_text('parsed', ['in', key])} == {literal_text(value)}")
+        assert holds(where, {"in": {key: value}})
+        assert not holds(where, {"in": {key: "another"}})
+        assert where.text.isprintable()
 
 
 @pytest.mark.parametrize("value", [{}, [{"a": 1}], float("inf"), float("nan"), ["a", {}]])

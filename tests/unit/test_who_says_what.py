@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from batchgen.cli import cli
 
 PACKAGE = Path(__file__).parents[2] / "batchgen"
@@ -35,12 +33,17 @@ def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, str(node.value)
 
 
-@pytest.mark.parametrize("path", BELOW, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_command_line_prints_exits_and_says_what_to_type(path: Path) -> None:
+def test_only_the_command_line_prints_exits_and_says_what_to_type() -> None:
+    found = {str(path.relative_to(PACKAGE)): [*what_is_not_its_own(path)] for path in BELOW}
+    assert {path: words for path, words in found.items() if words} == {}
+    assert len(found) > 300
+
+
+def what_is_not_its_own(path: Path) -> Iterator[object]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     parts = path.relative_to(PACKAGE).parts
     if parts[0] not in SPEAKS_OF_COMMANDS and parts != SPEAKS_PYTHON:
-        assert [(line, text) for line, text in texts(tree) if TYPED.search(text)] == []
+        yield from ((line, text) for line, text in texts(tree) if TYPED.search(text))
     calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     allowed = {name for file, name in RUNS_A_LOOP if file == path.name}
-    assert calls & IS_THE_COMMAND_LINES <= allowed
+    yield from calls & IS_THE_COMMAND_LINES - allowed
