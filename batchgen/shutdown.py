@@ -13,7 +13,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -135,6 +135,26 @@ async def once_stopped_now(stop: Stop, act: Callable[[], None]) -> AsyncIterator
     watching = asyncio.create_task(watch(), name="watch for the second signal")
     try:
         yield
+    finally:
+        watching.cancel()
+
+
+@asynccontextmanager
+async def patience(stop: Stop, grace_s: float) -> AsyncIterator[asyncio.Event]:
+    """Inside the block, the event is set when what is in flight is to be abandoned: at the second
+    stage of `stop`, or so long after the first."""
+    is_over = asyncio.Event()
+
+    async def watch() -> None:
+        await stop.drain.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await stop.now.wait()
+        is_over.set()
+
+    watching = asyncio.create_task(watch(), name="watch for the end of patience")
+    try:
+        yield is_over
     finally:
         watching.cancel()
 

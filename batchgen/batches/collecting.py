@@ -8,7 +8,6 @@ the user's code is to parse goes back to pending with its answer, durable, for w
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -47,14 +46,6 @@ _TOKEN_LIMIT = ("token_limit", "enqueued")
 _OF_ALL_LINES = ("model", "endpoint", "url", "api_key")
 
 
-class Collected(NamedTuple):
-    """`is_closed`: the batch holds no row any more. Else why not: its files could not be read to
-    their ends (`trouble`), or it was stopped."""
-
-    is_closed: bool
-    trouble: Failure | None = None
-
-
 class Collector:
     """Collects for one run. `is_at_limit`: what is at the provider is all that it takes at a time,
     until some of it has ended."""
@@ -70,12 +61,12 @@ class Collector:
         self._parser = parser
         self.is_at_limit = False
 
-    async def collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> Collected:
+    async def collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> Failure | None:
         """All that the files of a batch have, and what follows for the rows that they do not
-        name."""
+        name. None: it is closed; else why the files could not be read to their ends."""
         if seen.standing is Standing.FAILED:
             await self._give_back(batch, seen, place)
-            return Collected(is_closed=True)
+            return None
         reading = _Reading(batch, place)
         try:
             async with (
@@ -84,15 +75,13 @@ class Collector:
             ):
                 async for chunk in _chunks(lines):
                     await write(await self._outcomes(reading, chunk))
-                    if self._ground.is_stopped:
-                        return Collected(is_closed=False)
         except BatchServerError as exc:
-            return Collected(is_closed=False, trouble=exc.failure)
+            return exc.failure
         self.is_at_limit = False
         self._tell_of_strays(reading)
         await self._settle_unnamed(reading, seen)
         await self._store.batches.close(batch.number)
-        return Collected(is_closed=True)
+        return None
 
     async def _outcomes(
         self, reading: "_Reading", lines: Sequence[BatchLine]

@@ -3,6 +3,7 @@ batch, until that is full, nothing is pending, or a budget, an order or a halt e
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from batchgen.batches.local import LocalWork, needs_call
@@ -14,6 +15,7 @@ from batchgen.endpoints import Endpoint
 from batchgen.errors import ConfigError, InputError, Remedy, StoreError, TemplateError
 from batchgen.items import Decision, Fail, Item, Outcome, Reason, Release
 from batchgen.llm.prices import WorstCase
+from batchgen.shutdown import uninterrupted
 from batchgen.store import ClaimRequest, Exchange, Seat, ServerWant, claim_of
 from batchgen.userfunctions import text_of
 from batchgen.worker.answering import Answering
@@ -87,10 +89,9 @@ class Filler:
 
     @property
     def _must_end(self) -> bool:
-        ground = self._ground
         has_room = self._files_left >= 0 and (self._tokens_left is None or self._tokens_left > 0)
         goes_on = has_room and not (self._purse.is_short or self.is_expelled)
-        return not goes_on or ground.is_halted or ground.is_stopped
+        return self._ground.is_halted or not goes_on
 
     async def _claim(self) -> list[Item]:
         """Rows that need a call, once those that need none are done. Empty: there are none."""
@@ -102,11 +103,15 @@ class Filler:
             if self.left is not None:
                 self.left -= len(done.items)
             if others:
-                outcomes = await asyncio.gather(*map(self._local.outcome, others))
-                await self._seat.exchange(outcomes, ClaimRequest())
+                await uninterrupted(self._do(others))
             if calls or not others:
                 return calls
         return []
+
+    async def _do(self, items: Sequence[Item]) -> None:
+        """What needs no call."""
+        outcomes = await asyncio.gather(*map(self._local.outcome, items))
+        await self._seat.exchange(list(filter(None, outcomes)), ClaimRequest())
 
     def _observe(self, done: Exchange) -> None:
         self.is_expelled = done.orders is None

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from batchgen.batches.place import Ground
 from batchgen.errors import ConfigError, InputError, StoreError, TemplateError
 from batchgen.items import Fail, Item, Outcome, Reason
+from batchgen.shutdown import unless
 from batchgen.userfunctions import text_of
 from batchgen.worker.fallback import internal_error
 from batchgen.worker.parsing import AnswerParser
@@ -27,21 +28,27 @@ class LocalWork:
         self._parser = parser
         self._slots = asyncio.Semaphore(ground.spec.concurrency)
 
-    async def outcome(self, item: Item) -> Outcome:
-        """What became of a row. Raises ConfigError when its code cannot be loaded."""
+    async def outcome(self, item: Item) -> Outcome | None:
+        """What became of a row; None: it was stopped before. Raises ConfigError when its code
+        cannot be loaded."""
         async with self._slots:
-            try:
-                if item.runs_code:
-                    return await self._run_code(item)
-                return await self._parse(item)
-            except (TemplateError, InputError) as exc:
-                return Outcome(item, (), Fail(Reason.REJECTED, text_of(exc)))
-            except (ConfigError, StoreError):
-                raise
-            except Exception as exc:  # a bug costs one row
-                self._ground.bug(item, exc)
-                waits = item.answer_seq is not None
-                return Outcome(item, (), internal_error(exc, has_answer=waits))
+            if self._ground.is_stopped:
+                return None
+            return await unless(self._ground.no_patience, self._outcome(item))
+
+    async def _outcome(self, item: Item) -> Outcome:
+        try:
+            if item.runs_code:
+                return await self._run_code(item)
+            return await self._parse(item)
+        except (TemplateError, InputError) as exc:
+            return Outcome(item, (), Fail(Reason.REJECTED, text_of(exc)))
+        except (ConfigError, StoreError):
+            raise
+        except Exception as exc:  # a bug costs one row
+            self._ground.bug(item, exc)
+            waits = item.answer_seq is not None
+            return Outcome(item, (), internal_error(exc, has_answer=waits))
 
     async def _run_code(self, item: Item) -> Outcome:
         prepared = await self._requests.prepare_code(item)

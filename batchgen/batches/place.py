@@ -1,5 +1,6 @@
 """A server at which batches are made, and what of a run all the parts need."""
 
+import asyncio
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ class Place(Struct, frozen=True):
 
 class Ground(Struct, frozen=True):
     """What a run stands on. `directory` takes the files of requests while they are filled; `say`
-    tells the user something that is no warning."""
+    tells the user something that is no warning. Once it is stopped, what only waits is cancelled,
+    and what is not to be left half done goes on until `no_patience` is set."""
 
     spec: WorkSpec
     config: BatchConfig
@@ -36,6 +38,7 @@ class Ground(Struct, frozen=True):
     places: tuple[Place, ...]
     directory: Path
     say: Callable[[str], None]
+    no_patience: asyncio.Event
 
     def place(self, key: str) -> Place | None:
         """None: the config has no such server (any more)."""

@@ -4,8 +4,9 @@ run goes on with them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any
 
 from msgspec import Struct
 
@@ -22,7 +23,7 @@ from batchgen.batches.spool import Spool
 from batchgen.batches.watching import Watcher
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import Remedy, UsageError
-from batchgen.shutdown import unless
+from batchgen.shutdown import uninterrupted, unless
 from batchgen.store import ProviderBatch, Seat, Store, WorkerKind
 from batchgen.worker.answering import Answering, answering
 from batchgen.worker.parsing import AnswerParser
@@ -35,7 +36,7 @@ _SENDS_NO_MORE = (HaltKind.BUDGET, HaltKind.FAILURES)
 _TELL_EVERY_MS, _TELL_AT_LEAST_EVERY_MS = 60_000, 3_600_000
 _FEW, _MANY = 100, 1000
 
-Probe = Callable[[int], Awaitable[None]]
+Probe = Callable[[int], Coroutine[Any, Any, None]]
 """Ask one row of this experiment online, to see whether the recipe works at all; it halts the run
 where it does not."""
 
@@ -71,7 +72,7 @@ async def run_batches(store: Store, ground: Ground, run: BatchRun) -> None:
                 async with keeper.at_work():
                     answers = await answering(store, spec)
                     rounds = _Rounds(store, ground, run, seat, keeper, parser, answers)
-                    await rounds.go_on()
+                    await unless(ground.context.stop.drain, rounds.go_on())
 
 
 class _Rounds:
@@ -100,7 +101,7 @@ class _Rounds:
 
     async def go_on(self) -> None:
         await self._count()
-        while not self._ground.is_stopped:
+        while True:
             left = await self._watcher.look()
             if self._may_send:
                 await self._send(left)
@@ -122,11 +123,10 @@ class _Rounds:
     @property
     def _may_send(self) -> bool:
         ground = self._ground
-        stands = ground.is_halted or ground.is_stopped or self._keeper.is_paused
-        return not stands and self._left != 0
+        return self._left != 0 and not (ground.is_halted or self._keeper.is_paused)
 
     def _has_ended(self, left: Sequence[ProviderBatch]) -> bool:
-        if not self._run.waits or self._ground.is_stopped:
+        if not self._run.waits:
             return True
         halted = self._ground.context.stats.halted
         if halted is not None and halted.kind not in _SENDS_NO_MORE:
@@ -198,7 +198,7 @@ class _Rounds:
                 if key in self._probed or await self._store.batches.has_sent(*key):
                     continue
                 self._probed.add(key)
-                await self._run.probe(experiment_id)
+                await uninterrupted(self._run.probe(experiment_id))  # it stops by itself
                 if self._left is not None:
                     self._left -= 1
 
@@ -207,19 +207,13 @@ class _Rounds:
         return experiment_id not in self._answers.code and (ids is None or experiment_id in ids)
 
     async def _wait(self) -> None:
-        """Until it is time to look again, an order comes, or it is stopped."""
+        """Until it is time to look again, or an order comes."""
         config, sender = self._ground.config, self._sender
         pause_s = min(config.poll_s, sender.look_again_s) if sender.looks else config.poll_s
         self._keeper.changed.clear()
-
-        async def wait() -> None:
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._keeper.changed.wait()
-            except TimeoutError:
-                pass
-
-        await unless(self._ground.context.stop.drain, wait())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._keeper.changed.wait()
 
     def _tell(self, left: Sequence[ProviderBatch]) -> None:
         """How far the batches are, when it has changed; and now and then when it has not."""

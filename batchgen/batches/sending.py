@@ -68,8 +68,7 @@ class Sender:
         failure = Failure(Reason.SERVER, "")
         for attempt in range(_UPLOADS):
             try:
-                upload = place.server.upload(spool.rewound(), spool.bytes, name)
-                input_file = await unless(self._ground.context.stop.drain, upload)
+                input_file = await place.server.upload(spool.rewound(), spool.bytes, name)
                 self._uploads_fail_since = None
                 return input_file
             except BatchServerError as exc:
@@ -77,10 +76,7 @@ class Sender:
             if failure.halt is not None:
                 self._ground.halt(refused(failure, place.spec))
                 return None
-            pause = asyncio.sleep(failure.retry_after_s or _UPLOAD_AGAIN_S * 2**attempt)
-            await unless(self._ground.context.stop.drain, pause)
-            if self._ground.is_stopped:
-                return None
+            await asyncio.sleep(failure.retry_after_s or _UPLOAD_AGAIN_S * 2**attempt)
         self._could_not_upload(spool, failure)
         return None
 
@@ -114,6 +110,7 @@ class Sender:
         if sealed is None:
             self._ground.warn("this process was taken for dead: its rows are others' now.")
             return None
+        self._ground.context.stats.in_flight += sealed.requests
         await self._create(sealed, place)
         return sealed
 
@@ -171,10 +168,13 @@ class Sender:
 
     async def _create(self, batch: ProviderBatch, place: Place) -> None:
         """Ask once to make it."""
-        made = await place.server.create(
+        asked = place.server.create(
             batch.input_file, endpoint=ENDPOINTS[batch.endpoint], model=batch.model,
             window=self._ground.config.completion_window, token=batch.token,
         )  # fmt: skip
+        made = await unless(self._ground.no_patience, asked)
+        if made is None:
+            return  # who comes after us looks for it
         if isinstance(made, Seen):
             await self._adopt(batch, made)
         elif isinstance(made, Refused):

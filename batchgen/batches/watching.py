@@ -73,8 +73,6 @@ class Watcher:
         by_id = {one.batch_id: one for one in seen or ()}
         await self._cancel_twins(seen or (), place)
         for batch in batches:
-            if self._ground.is_stopped:
-                return
             if batch.state is BatchState.CREATING:
                 await self._sender.go_on(batch, place, seen)
                 continue
@@ -134,14 +132,14 @@ class Watcher:
         self.late.discard(batch.number)
 
     async def _collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> None:
-        collected = await self._collector.collect(batch, seen, place)
-        if collected.is_closed:
+        trouble = await self._collector.collect(batch, seen, place)
+        if trouble is None:
             self._ground.say(
                 f"batch {batch.number}: {seen.status}, {seen.answered:,} answered, "
                 f"{seen.failed:,} failed"
             )
-        elif collected.trouble is not None:
-            self._is_away(collected.trouble, place, of=batch.batch_id)
+        else:
+            self._is_away(trouble, place, of=batch.batch_id)
 
     def _waits_for_file(self, batch: ProviderBatch, seen: Seen) -> bool:
         """Whether a batch with answers names no file that has them, and may still. That it is over

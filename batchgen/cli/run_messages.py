@@ -18,6 +18,8 @@ def stopping_line(now: bool, in_flight: int, grace_s: float) -> str:
 
 def leaving_line(requests: int) -> str:
     """What a signal does to a run in provider batches."""
+    if not requests:
+        return "stopping: nothing is at the provider."
     go_on = "goes" if requests == 1 else "go"
     return (
         f"stopping: {counted(requests, 'request')} in provider batches {go_on} on at the provider; "

@@ -13,7 +13,7 @@ from batchgen.database_address import DatabaseAddress
 from batchgen.jobs.configured_servers import ConfiguredServer, configured_servers, server_specs
 from batchgen.jobs.work import WorkResult, result_of, work_at
 from batchgen.llm.batches import open_batch_server
-from batchgen.shutdown import once_stopped_now
+from batchgen.shutdown import once_stopped_now, patience
 from batchgen.store import Store
 from batchgen.worker.requests import Present
 from batchgen.worker.spec import WorkSpec
@@ -59,6 +59,7 @@ async def work_in_batches(
         ground = Ground(
             in_batches, config.batch, context, tuple(places),
             _directory_beside(config.database, config.directory), say,
+            await stack.enter_async_context(patience(context.stop, spec.grace_s)),
         )  # fmt: skip
         run = BatchRun(present, probe if config.batch.probe else None, waits)
         await run_batches(store, ground, run)
