@@ -38,6 +38,10 @@ values (1, 'h', 'b', 1, 1, 0, 0);
 insert into shares values ('s', 1, 2, 2, 2, 0);
 insert into calls_ahead values ('s', 1, 2, 0);
 insert into reviews values (1, 1, 'accepted', 'why', '{}', '{}', 0);
+insert into provider_batches (id, worker_id, experiment_id, recipe_id, server, base_url, endpoint,
+  model, token, state, requests, bytes, tokens, input_file, batch_id, sealed_at)
+values (1, 9, 1, 1, 's', 'u', 'chat', 'm', '0123456789abcdef0123456789abcdef', 'open', 2, 9, 9, 'f',
+  'b', 0);
 """
 
 # The constraint, and a statement that violates it alone.
@@ -160,6 +164,22 @@ IMPOSSIBLE = [
     ("note_has_text", "update reviews set note = ''"),
     ("edited_is_json", "update reviews set edited = '{'"),
     ("before_is_object", "update reviews set before = '[]'"),
+    ("kind_known", "update workers set kind = 'other'"),
+    ("state_known", "update provider_batches set state = 'lost'"),
+    ("token_is_hex", "update provider_batches set token = 'short'"),
+    ("has_some", "update provider_batches set requests = 0"),
+    ("settled_of_all", "update provider_batches set settled = 3"),
+    ("settled_of_all", "update provider_batches set settled = -1"),
+    ("closed_holds_nothing", "update provider_batches set state = 'closed', closed_at = 5"),
+    ("created_has_id", "update provider_batches set batch_id = null"),
+    ("creating_has_none", "update provider_batches set state = 'creating'"),
+    ("ended_some_time", "update provider_batches set state = 'ended'"),
+    ("ended_some_time", "update provider_batches set ended_at = 5"),
+    ("closed_some_time", "update provider_batches set closed_at = 5"),
+    ("not_negative", "update provider_batches set reserved_tokens = -1"),
+    ("not_negative", "update provider_batches set answered = -1"),
+    ("absent_while_creating", "update provider_batches set absent = 1"),
+    ("gone_when_closed", "update provider_batches set files_gone = 1"),
 ]  # fmt: skip
 
 REPEATED = [
