@@ -13,6 +13,8 @@ found there again. This is the door. Behind it:
     filling      rows become lines of files, as far as batches, budgets and orders allow
     collecting   lines become outcomes, and a batch that is over is closed
     judging      what a line means for its row
+    refused      what becomes of the rows of a batch of which nothing ran
+    outages      servers that answer nobody, and when the next batch goes there
     local        rows that need no call: functions of steps, and answers that wait for their parser
     sizes        how many requests the next batch may have, by what the provider refused
     purse        what is left of a budget for the next of them

@@ -11,10 +11,12 @@ from contextlib import aclosing, asynccontextmanager
 
 from msgspec.structs import replace
 
-from batchgen.batches.judging import Judged, LineJudge
+from batchgen.batches.judging import Judged, LineJudge, Others
+from batchgen.batches.outages import Outages
 from batchgen.batches.place import Ground, Place
-from batchgen.batches.sizes import REFUSED_WHOLE
+from batchgen.batches.refused import RefusedBatches
 from batchgen.batches.spool import claim_in
+from batchgen.clock import clock_ms
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import ConfigError, InputError, StoreError, TemplateError
 from batchgen.items import (
@@ -28,27 +30,27 @@ from batchgen.items import (
     ParseLater,
     Reason,
     Release,
+    Retry,
 )
-from batchgen.llm.batches import BatchLine, BatchServerError, LineProblem, Seen, Standing
+from batchgen.llm.batches import BatchLine, BatchServerError, Seen, Standing
 from batchgen.llm.replies import read_reply
 from batchgen.shutdown import uninterrupted
-from batchgen.store import BatchState, Claim, ProviderBatch, Reserved, Spent, Store, claim_of
+from batchgen.store import Claim, ProviderBatch, Reserved, Spent, Store, claim_of
+from batchgen.text.sentences import as_sentence
 from batchgen.userfunctions import text_of
 from batchgen.worker.budget import WorstCases
 from batchgen.worker.fallback import internal_error
-from batchgen.worker.halts import refused
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Requests
+from batchgen.worker.stats import Halt, HaltKind
 
 _CHUNK_LINES, _CHUNK_BYTES = 500, 4 << 20
 _PAGE = 500
-_TOKEN_LIMIT = ("token_limit", "enqueued")
-_OF_ALL_LINES = ("model", "endpoint", "url", "api_key")
+_MANY = 5  # requests of a batch, of which none was answered: that tells
 
 
 class Collector:
-    """Collects for one run. `is_at_limit`: what is at the provider is all that it takes at a time,
-    until some of it has ended."""
+    """Collects for one run."""
 
     def __init__(
         self, ground: Ground, store: Store, requests: Requests, judge: LineJudge,
@@ -59,15 +61,16 @@ class Collector:
         self._requests = requests
         self._judge = judge
         self._parser = parser
-        self.is_at_limit = False
+        self.refused = RefusedBatches(ground, store, self._write)
+        self.outages = Outages(ground.config.poll_s)
 
     async def collect(self, batch: ProviderBatch, seen: Seen, place: Place) -> Failure | None:
         """All that the files of a batch have, and what follows for the rows that they do not
         name. None: it is closed; else why the files could not be read to their ends."""
         if seen.standing is Standing.FAILED:
-            await self._give_back(batch, seen, place)
+            await self.refused.give_back(batch, seen, place)
             return None
-        reading = _Reading(batch, place)
+        reading = _Reading(batch, place, await self._others(batch, seen))
         try:
             async with (
                 aclosing(place.server.lines(seen)) as lines,
@@ -77,11 +80,43 @@ class Collector:
                     await write(await self._outcomes(reading, chunk))
         except BatchServerError as exc:
             return exc.failure
-        self.is_at_limit = False
+        self.refused.is_at_limit = False
         self._tell_of_strays(reading)
         await self._settle_unnamed(reading, seen)
         await self._store.batches.close(batch.number)
+        self._heed(reading, seen)
         return None
+
+    async def _others(self, batch: ProviderBatch, seen: Seen) -> Others:
+        nobody = seen.standing is Standing.COMPLETED and not seen.answered
+        if not nobody or seen.failed < _MANY:
+            return Others()
+        counts = await self._store.counts([batch.experiment_id])
+        # Who says how many may fail wants them to fail.
+        is_first = not counts.done and self._ground.spec.max_failures is None
+        return Others(nobody=True, is_first=is_first)
+
+    def _heed(self, reading: "_Reading", seen: Seen) -> None:
+        """That nobody was answered, or somebody."""
+        spec, now, server = self._ground.spec, clock_ms(), reading.batch.server
+        stats = self._ground.context.stats
+        if seen.answered:
+            self.outages.answered(server)
+            stats.trouble = ""
+        elif reading.spared:
+            stats.trouble = reading.spared
+            words = f"none of the {seen.failed:,} requests of batch {reading.batch.number} was "
+            words += f"answered: {as_sentence(reading.spared)}"
+            rest_s = self.outages.not_answered(server, now)
+            if (lasts_s := self.outages.lasts_s(server, now)) > spec.stall_s:
+                words += f" So it has been for {lasts_s:,.0f} s (work.stall_s: {spec.stall_s:g})."
+                self._ground.halt(Halt(words, kind=HaltKind.STALLED))
+                return
+            self._ground.warn(
+                f"{words} No row is charged that was never in trouble; the next batch goes to "
+                f"{reading.place.spec.shown_url} in {rest_s:g} s, and so on for {spec.stall_s:g} s "
+                "(work.stall_s) at most."
+            )
 
     async def _outcomes(
         self, reading: "_Reading", lines: Sequence[BatchLine]
@@ -104,17 +139,16 @@ class Collector:
         verdict = None if line.reply is None else read_reply(line.reply, reading.endpoint)
         try:
             # Who knows that requests of this kind are answered need not know this one's.
-            is_asked = reading.answers and isinstance(verdict, Answer)
+            is_asked = reading.others.answered and isinstance(verdict, Answer)
             prepared = await self._requests.prepare(item, is_asked=is_asked)
             if item.parser_id != prepared.parser_id:
                 item = replace(item, parser_id=prepared.parser_id)
             judged = self._judge.judge(
-                item, prepared, line, verdict, reading.batch, reading.place,
-                answers=reading.answers,
-            )  # fmt: skip
+                item, prepared, line, verdict, reading.batch, reading.place, reading.others
+            )
             reading.observe(judged)
             if judged.halt is not None:
-                self._ground.halt(refused(judged.halt, reading.place.spec))
+                self._ground.halt(judged.halt)
             decision = await self._decide(item, prepared, judged)
         except (TemplateError, InputError) as exc:
             decision = Fail(Reason.REJECTED, text_of(exc))
@@ -221,71 +255,16 @@ class Collector:
                 "files; the first one counts."
             )
 
-    async def _give_back(self, batch: ProviderBatch, seen: Seen, place: Place) -> None:
-        """A batch was refused: nothing ran. The lines that are to blame cost their own rows only;
-        where none is named, the next file is half as large."""
-        said = seen.problems[0].message if seen.problems else f"the provider says {seen.status}"
-        of_lines = {one.line: one for one in seen.problems if one.line is not None}
-        if any(_names(one, _TOKEN_LIMIT) for one in seen.problems):
-            self.is_at_limit = await self._are_others_at(place)
-            await self._release(batch, said if self.is_at_limit else f"{REFUSED_WHOLE}{said}")
-        elif of_lines and (to_blame := await self._rows_of(batch, of_lines, place)):
-            await self._write(batch, to_blame)
-            await self._release(batch, f"{len(to_blame)} of its requests were refused: {said}")
-        elif any(_names(one, _OF_ALL_LINES) for one in seen.problems):
-            await self._release(batch, said)
-            failure = Failure(Reason.REJECTED, said, halt="the provider refuses the batch.")
-            self._ground.halt(refused(failure, place.spec))
-        elif batch.requests == 1:
-            items = await self._store.batches.open_claims(batch.number, 0, 1)
-            fail = Fail(Reason.REJECTED, f"the provider refuses a batch of this alone: {said}")
-            await self._write(batch, [Outcome(item, (), fail) for item in items])
-            await self._release(batch, said)
-        else:
-            await self._release(batch, f"{REFUSED_WHOLE}{said}")
-
-    async def _are_others_at(self, place: Place) -> bool:
-        return any(
-            one.server == place.key and one.state is BatchState.OPEN
-            for one in await self._store.batches.unfinished()
-        )
-
-    async def _release(self, batch: ProviderBatch, why: str) -> None:
-        rows = await self._store.batches.release(batch.number, why)
-        self._ground.warn(
-            f"batch {batch.number} was refused by the provider: {why}. Nothing of it ran; {rows} "
-            "rows are pending again."
-        )
-
-    async def _rows_of(
-        self, batch: ProviderBatch, problems: Mapping[int, LineProblem], place: Place
-    ) -> list[Outcome]:
-        """The rows of these lines of the input file; none where that cannot be read any more."""
-        try:
-            ids = await place.server.custom_ids(batch.input_file, problems.keys())
-        except BatchServerError:
-            return []
-        claims = {
-            claim: problems[line]
-            for line, custom_id in ids.items()
-            if (claim := claim_in(custom_id, batch.token)) is not None
-        }
-        items = await self._store.batches.claims(batch.number, [item_id for item_id, _ in claims])
-        return [
-            Outcome(item, (), Fail(Reason.REJECTED, _words(claims[claim_of(item)])))
-            for item in items
-            if claim_of(item) in claims
-        ]
-
 
 class _Reading:
     """What is known of one pass over the files of a batch."""
 
-    def __init__(self, batch: ProviderBatch, place: Place) -> None:
+    def __init__(self, batch: ProviderBatch, place: Place, others: Others) -> None:
         self.batch = batch
         self.place = place
+        self.others = others
+        self.spared = ""  # what was said to a row that is not charged for it
         self.endpoint = ENDPOINTS[batch.endpoint]
-        self.answers = False
         self.foreign = self.repeated = self.answered = 0
         self.first_foreign = ""
         self._read: set[Claim] = set()
@@ -312,7 +291,10 @@ class _Reading:
         return len(self._read)
 
     def observe(self, judged: Judged) -> None:
-        self.answers = self.answers or _has_answer(judged)
+        if _has_answer(judged):
+            self.others = Others(answered=True)
+        if isinstance(judged.decision, Retry) and not judged.decision.charged:
+            self.spared = self.spared or (judged.attempt and judged.attempt.error) or ""
 
 
 def _has_answer(judged: Judged | None) -> bool:
@@ -333,12 +315,3 @@ async def _chunks(lines: AsyncIterator[BatchLine]) -> AsyncIterator[list[BatchLi
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _names(problem: LineProblem, words: Sequence[str]) -> bool:
-    said = f"{problem.code} {problem.message}".lower()
-    return any(word in said for word in words)
-
-
-def _words(problem: LineProblem) -> str:
-    return f"the provider refused the request: {problem.code}: {problem.message}"

@@ -3,7 +3,7 @@ batch, until that is full, nothing is pending, or a budget, an order or a halt e
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from batchgen.batches.local import LocalWork, needs_call
@@ -48,11 +48,13 @@ class _Request(NamedTuple):
 class Filler:
     """Fills the files of one round. When `next` has given back None: `is_over` says that nothing is
     open, or that as many are done as were wanted; `is_expelled`, that this process was taken for
-    dead, and its rows are others'. `left` rows may be claimed (None: any)."""
+    dead, and its rows are others'. `left` rows may be claimed (None: any), and none for servers
+    that are `resting`."""
 
     def __init__(
         self, ground: Ground, seat: Seat, requests: Requests, local: LocalWork, purse: Purse,
         answers: Answering, sizes: Sizes, room: Room, left: int | None,
+        resting: Collection[str],
     ) -> None:  # fmt: skip
         self._ground = ground
         self._seat = seat
@@ -65,6 +67,7 @@ class Filler:
         self._filling: dict[SpoolKey, Spool] = {}
         self._full: deque[Spool] = deque()
         self._is_done = False
+        self._resting = resting
         self.left = left
         self.is_over = self.is_expelled = self.is_paused = False
 
@@ -127,6 +130,7 @@ class Filler:
         wants = [
             ServerWant(place.key, most, capacity=_CLAIM, experiments=answered)
             for place, answered in zip(self._ground.places, self._answers.servers, strict=True)
+            if place.key not in self._resting
         ]
         if self._answers.code:
             code = min(most, spec.concurrency)

@@ -156,7 +156,9 @@ class _Rounds:
         sizes = Sizes(self._ground.config.max_requests)
         sizes.learn(reversed(await self._store.batches.newest(_NEWEST)))
         config, files = self._ground.config, 0
-        is_at_limit = self._collector.is_at_limit and any(one.batch_id for one in unfinished)
+        is_at_limit = self._collector.refused.is_at_limit and any(
+            one.batch_id for one in unfinished
+        )
         if not (is_at_limit or any(one.absent for one in unfinished)):  # which are refused for now
             files = max(0, config.max_open - len(unfinished))
         tokens = config.max_enqueued_tokens
@@ -165,7 +167,7 @@ class _Rounds:
         await self._purse.open()
         filler = Filler(
             self._ground, self._seat, self._requests, self._local, self._purse, self._answers,
-            sizes, Room(files, tokens), self._left,
+            sizes, Room(files, tokens), self._left, self._collector.outages.resting(clock_ms()),
         )  # fmt: skip
         sent = 0
         try:

@@ -91,7 +91,24 @@ async def test_a_provider_that_never_says_whether_it_has_made_one_is_not_asked_f
     await project.assert_sound()
 
 
-# ogx keeps nothing of a batch that is cancelled.
+# ogx names each line where all have the same fault, and keeps nothing of a batch that is cancelled.
+
+
+def without_the_model(told: Told) -> Told:
+    for batch in told.body.get("data", [told.body]):
+        for problem in (batch["errors"] or {"data": []})["data"]:
+            problem |= {"code": "model_not_found", "message": "Model 'x' does not exist"}
+    return told
+
+
+async def test_a_model_that_is_not_there_fails_no_row(behind: Behind) -> None:
+    looks = {"GET /batches": without_the_model, "GET /batches/ID": without_the_model}
+    project = await behind(Gateway(looks), "validation=w0")
+    said = await project.run()
+    assert said.code == 4, said.err
+    assert "Model 'x' does not exist" in said.err
+    assert project.query("select state, count(*) from work group by 1") == [("pending", 20)]
+    await project.assert_sound()
 
 
 def without_files(told: Told) -> Told:
