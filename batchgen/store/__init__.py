@@ -156,7 +156,7 @@ if TYPE_CHECKING:
     )
 else:
     __getattr__ = names_on_demand(
-        __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "page_records", "review_records", "batch_records", "plan", "store",
+        __name__, __all__, "records", "reading", "batch_records", "values", "server_wants", "keys",
+        "failure_groups", "chain_records", "page_records", "review_records", "plan", "store",
         "transactions.packed", "transactions.watch", "moving", "minutes", "transactions.series",
     )  # fmt: skip

@@ -2,10 +2,12 @@
 UTC; tokens and dollars that are reserved are the most that the requests can use."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from batchgen.store.server_wants import AskedServer
+if TYPE_CHECKING:  # who only looks has no need of limits
+    from batchgen.store.server_wants import AskedServer
 
 
 class BatchState(StrEnum):
@@ -31,7 +33,7 @@ class NewBatch(Struct, frozen=True):
 
     experiment_id: int
     recipe_id: int
-    server: AskedServer
+    server: "AskedServer"
     base_url: str
     endpoint: str
     model: str

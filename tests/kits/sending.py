@@ -16,7 +16,7 @@ from batchgen.store import (
     WorkerKind,
     claim_of,
 )
-from batchgen.store.transactions import batches, known_batches, queue
+from batchgen.store.transactions import batches, held_rows, known_batches, queue
 from tests.kits.table import LEASE_MS, MACHINE, MAX_CRASHES, SERVER, Table, answered
 
 TOKEN = "0123456789abcdef" * 2
@@ -108,7 +108,7 @@ class Sending:
         )
 
     def held(self, batch: ProviderBatch, *item_ids: int) -> list[Item]:
-        return known_batches.items_held(self.table.transaction, batch.number, item_ids)
+        return held_rows.items_held(self.table.transaction, batch.number, item_ids)
 
 
 def in_batch(text: str = "an answer") -> Attempt:

@@ -29,7 +29,7 @@ from batchgen.items import (
     Retry,
 )
 from batchgen.store import BatchState, ProviderBatch
-from batchgen.store.transactions import known_batches
+from batchgen.store.transactions import held_rows, known_batches
 from tests.kits.sending import Sending, in_batch
 from tests.kits.table import Table
 from tests.store.conftest import NewTable
@@ -177,7 +177,7 @@ class Life(RuleBasedStateMachine):
         return found
 
     def holds(self, number: int) -> set[int]:
-        items = known_batches.next_items_held(self.table.transaction, number, 0, 99)
+        items = held_rows.next_items_held(self.table.transaction, number, 0, 99)
         return {item.id for item in items}
 
     @invariant()

@@ -29,7 +29,7 @@ from batchgen.store import (
     Spent,
     claim_of,
 )
-from batchgen.store.transactions import batches, budget, known_batches, living, stretches
+from batchgen.store.transactions import batches, budget, held_rows, known_batches, living, stretches
 from tests.kits.sending import Sending, in_batch
 from tests.kits.table import SERVER, Table, answered
 
@@ -303,7 +303,7 @@ def test_a_call_whose_end_nobody_knows_is_booked_with_its_most(sending: Sending)
 def test_rows_that_it_holds_are_read_by_pages(sending: Sending) -> None:
     batch, items = sending.sealed(5)
     sending.collect(batch, outcome(items[1], Done(), in_batch()))
-    look = known_batches.next_items_held
+    look = held_rows.next_items_held
     pages, after = [], 0
     while page := look(sending.table.transaction, batch.number, after, 2):
         pages.append([item.id for item in page])

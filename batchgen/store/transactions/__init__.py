@@ -17,6 +17,7 @@ ask for them here.
     plans        chains as a whole       refollow      rows followed by another plan
     admin        whole experiments       files         live files, exports
     reviews      what people say of answers           batches, known_batches   what is at providers
+    held_rows    what one of these holds
     look         how it goes             results, chain_rows         what export reads
     pages        what is browsed           stretches, random_rows        the rows that it has
     minutes      what was done in each minute          series        and over time, for plots

@@ -20,13 +20,8 @@ from batchgen.store.plan import Claim, ClaimRow, Known, Reserved, claim_of
 from batchgen.store.plan_removal import most_rows_given_up, plan_given_up
 from batchgen.store.transactions.budget import look_at_budget, overuse
 from batchgen.store.transactions.finish import finish, write_plan
-from batchgen.store.transactions.known_batches import (
-    KnownBatches,
-    batch_of,
-    items_held,
-    next_items_held,
-    rows_held,
-)
+from batchgen.store.transactions.held_rows import items_held, next_items_held, rows_held
+from batchgen.store.transactions.known_batches import KnownBatches, batch_of
 from batchgen.store.transactions.rows import listed, rows_of
 from batchgen.store.values import Budget, Grant, Spent
 from batchgen.text.json_text import storable
@@ -93,6 +88,10 @@ class Batches(KnownBatches):
             "answered": answered, "failed": failed, "error": error and storable(error),
         }  # fmt: skip
         await self._db.write_beside(end, number, said, now_ms())
+
+    async def booked(self, budget: Budget) -> tuple[Spent, Spent]:
+        """What is spent of a budget, and what is reserved, for calls and for batches."""
+        return await self._db.read(look_at_budget, budget)
 
     async def claims(self, number: int, item_ids: Sequence[int]) -> list[Item]:
         """Those of these rows that it holds, as they were claimed; one with an `answer_seq` has its

@@ -1,20 +1,16 @@
 """What is read of provider batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from batchgen.items import Item
 from batchgen.store.batch_records import BatchState, ProviderBatch
-from batchgen.store.transactions.budget import look_at_budget
-from batchgen.store.transactions.claimed import items_claimed
-from batchgen.store.transactions.rows import listed, rows_of
+from batchgen.store.transactions.rows import rows_of
 
 if TYPE_CHECKING:
     from batchgen.store.database import Reads
     from batchgen.store.transaction import Transaction
-    from batchgen.store.values import Budget, Spent
 
 _NEWEST = 2**62
 
@@ -36,10 +32,6 @@ class KnownBatches:
     async def with_files(self, limit: int = 100) -> list[ProviderBatch]:
         """Closed ones whose files may still be at the provider, the newest first."""
         return await self._db.read(batches_with_files, limit)
-
-    async def booked(self, budget: "Budget") -> "tuple[Spent, Spent]":
-        """What is spent of a budget, and what is reserved, for calls and for batches."""
-        return await self._db.read(look_at_budget, budget)
 
     async def batch(self, number: int) -> ProviderBatch | None:
         return await self._db.read(batch_of, number)
@@ -81,21 +73,6 @@ def was_sent_before(db: "Transaction", experiment_id: int, recipe_id: int) -> bo
     return db.execute("was_sent_before", which).fetchone() is not None
 
 
-def items_held(db: "Transaction", number: int, item_ids: Sequence[int]) -> list[Item]:
-    batch = batch_of(db, number)
-    if batch is None:
-        return []
-    return _items(db, batch, [item_id for item_id, _, _ in rows_held(db, batch, item_ids)])
-
-
-def next_items_held(db: "Transaction", number: int, after: int, limit: int) -> list[Item]:
-    batch = batch_of(db, number)
-    if batch is None:
-        return []
-    which = {"worker_id": batch.worker_id, "after": after, "limit": limit}
-    return _items(db, batch, [item_id for (item_id,) in db.execute("page_of_batch", which)])
-
-
 def _batches(rows: Iterator[ProviderBatch]) -> list[ProviderBatch]:
     return [
         replace(
@@ -106,17 +83,3 @@ def _batches(rows: Iterator[ProviderBatch]) -> list[ProviderBatch]:
         )
         for row in rows
     ]
-
-
-def rows_held(
-    db: "Transaction", batch: ProviderBatch, item_ids: Iterable[int]
-) -> list[tuple[int, int, int | None]]:
-    """Of these rows those that it holds: each with its epoch, and the number of its answer, if that
-    waits for its parser."""
-    which = {"worker_id": batch.worker_id, "ids": listed(list(item_ids))}
-    return db.execute("held_by_batch", which).fetchall()
-
-
-def _items(db: "Transaction", batch: ProviderBatch, item_ids: Sequence[int]) -> list[Item]:
-    items = items_claimed(db, dict.fromkeys(item_ids, batch.server), {}, {})
-    return sorted(items, key=lambda item: item.id)
