@@ -21,7 +21,7 @@ from batchgen.batches.sending import Sender
 from batchgen.batches.sizes import Sizes
 from batchgen.batches.spool import Spool
 from batchgen.batches.watching import Watcher
-from batchgen.clock import clock_ms, now_ms
+from batchgen.clock import clock_ms
 from batchgen.errors import Remedy, UsageError
 from batchgen.shutdown import uninterrupted, unless
 from batchgen.store import ProviderBatch, Seat, Store, WorkerKind
@@ -33,7 +33,6 @@ from batchgen.worker.stats import Halt, HaltKind
 _NEWEST = 50  # batches, from which it is learned how large the next may be
 # With these no more is sent, but what was sent is waited for.
 _SENDS_NO_MORE = (HaltKind.BUDGET, HaltKind.FAILURES)
-_TELL_EVERY_MS, _TELL_AT_LEAST_EVERY_MS = 60_000, 3_600_000
 _FEW, _MANY = 100, 1000
 
 Probe = Callable[[int], Coroutine[Any, Any, None]]
@@ -96,8 +95,6 @@ class _Rounds:
         self._watcher = Watcher(ground, store, self._sender, self._collector)
         self._probed: set[tuple[int, int]] = set()
         self._is_over = False
-        self._told_at = 0
-        self._told = ""
 
     async def go_on(self) -> None:
         await self._count()
@@ -108,7 +105,6 @@ class _Rounds:
             left = await self._count()
             if self._ground.config.delete_files:
                 await self._watcher.delete_files()
-            self._tell(left)
             if self._has_ended(left):
                 await self._watcher.look_for_twins()
                 return
@@ -216,21 +212,6 @@ class _Rounds:
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._keeper.changed.wait()
-
-    def _tell(self, left: Sequence[ProviderBatch]) -> None:
-        """How far the batches are, when it has changed; and now and then when it has not."""
-        if not left or not self._run.waits:
-            return
-        answered, failed = sum(one.answered for one in left), sum(one.failed for one in left)
-        oldest_s = (now_ms() - min(one.sealed_at for one in left)) // 1000
-        batches = f"{len(left)} batch{'es' if len(left) > 1 else ''}"
-        said = f"{batches}, {answered:,} of {sum(one.requests for one in left):,} answered"
-        since_ms = clock_ms() - self._told_at
-        has_changed = said != self._told and since_ms >= _TELL_EVERY_MS
-        if has_changed or since_ms >= _TELL_AT_LEAST_EVERY_MS:
-            hours, minutes = oldest_s // 3600, oldest_s // 60 % 60
-            self._ground.say(f"{said}, {failed:,} failed, oldest {hours}:{minutes:02}")
-            self._told, self._told_at = said, clock_ms()
 
     async def _tell_of_few(self, spool: Spool) -> None:
         """A tail of stragglers does not wait once more for a day without a word."""
