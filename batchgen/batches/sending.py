@@ -118,7 +118,7 @@ class Sender:
         """With a batch of which it is not known whether the provider has made it. `seen` is what
         its list has; None: there is none."""
         if batch.absent:
-            await uninterrupted(self._create_absent(batch, place))
+            await uninterrupted(self._create_now(batch, place))
             return
         if seen is None:
             self._ask_who_knows(batch)
@@ -145,7 +145,7 @@ class Sender:
         )
         del self._searches[batch.number]
         self.asked_twice.append(batch)
-        await uninterrupted(self._create(batch, place))
+        await uninterrupted(self._create_now(batch, place))
 
     @property
     def look_again_s(self) -> float:
@@ -161,10 +161,11 @@ class Sender:
         """Whether some batch is being looked for."""
         return bool(self._searches)
 
-    async def _create_absent(self, batch: ProviderBatch, place: Place) -> None:
-        """It is no more certain that the provider has not made it, before it is asked to."""
-        await self._store.batches.mark_absent(batch.number, absent=False)
-        await self._create(batch, place)
+    async def _create_now(self, batch: ProviderBatch, place: Place) -> None:
+        """One that was sealed before: unless another sender has had it made meanwhile. It is no
+        more certain that the provider does not have it, before it is asked to."""
+        if await self._store.batches.mark_absent(batch.number, absent=False):
+            await self._create(batch, place)
 
     async def _create(self, batch: ProviderBatch, place: Place) -> None:
         """Ask once to make it."""

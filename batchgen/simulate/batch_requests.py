@@ -29,6 +29,19 @@ class LostError(Exception):
     """A request that gets no reply."""
 
 
+class _Hold:
+    """Of so many requests more (None: any)."""
+
+    def __init__(self, left: int | None) -> None:
+        self.released = asyncio.Event()
+        self._left = left
+
+    def takes(self) -> bool:
+        if self._left is not None:
+            self._left -= 1
+        return self._left is None or self._left >= 0
+
+
 class BatchRequests:
     """Answers what is sent to files and batches, if it is `authorized`. `asked` counts requests by
     their route, such as `POST /batches/ID/cancel`; `faults` are what happens from now on."""
@@ -39,7 +52,7 @@ class BatchRequests:
     ) -> None:  # fmt: skip
         self.faults = faults
         self.asked: Counter[str] = Counter()
-        self._held: dict[str, asyncio.Event] = {}
+        self._held: dict[str, _Hold] = {}
         self._files = files
         self._batches = batches
         self._authorized = authorized
@@ -65,15 +78,15 @@ class BatchRequests:
     def takes(path: str) -> bool:
         return _kind_of(path) is not None
 
-    def hold(self, route: str) -> None:
-        """Requests to it are done, but get no reply until `release`."""
+    def hold(self, route: str, times: int | None) -> None:
+        """So many requests to it (None: all) are done, but get no reply until `release`."""
         assert route in self.routes, route
-        self._held[route] = asyncio.Event()
+        self._held[route] = _Hold(times)
 
     def release(self, routes: Sequence[str]) -> None:
         """Those to these routes; none: to all."""
         for route in routes or list(self._held):
-            self._held.pop(route).set()
+            self._held.pop(route).released.set()
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """`path` is what follows where the API is."""
@@ -84,8 +97,8 @@ class BatchRequests:
         try:
             reply = await self._replied(request, route, of_id)
             self._count(route)
-            if route in self._held:
-                await self._held[route].wait()
+            if (hold := self._held.get(route)) and hold.takes():
+                await hold.released.wait()
             return await self._send(request, reply)
         except ConnectionError:
             # The client left while we wrote; if it were raised, aiohttp would log it as our fault.

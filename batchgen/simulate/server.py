@@ -206,13 +206,14 @@ class Simulator:
         """Of all batches that were made, the oldest first."""
         return self._batches.ids()
 
-    def hold(self, *routes: str) -> None:
+    def hold(self, *routes: str, times: int | None = None) -> None:
         """From now on, receive and count calls, but answer them, and lines of batches, only after
-        `release`. With `routes`: only requests to these, as in `asked`, get no reply until then."""
+        `release`. With `routes`: only requests to these, as in `asked`, get no reply until then, of
+        each the next `times` if that is given."""
         if not routes:
             self._released.clear()
         for route in routes:
-            self._batch_requests.hold(route)
+            self._batch_requests.hold(route, times)
 
     def release(self, *routes: str) -> None:
         """All that is held, or only requests to these routes."""

@@ -77,7 +77,8 @@ class Job:
         """All is done and closed, exported as by a `calm` run, and charged for once."""
         project, bill = self.project, self.provider.bill
         type_ = Typist(project.path, project.env)
-        assert contradictions(project, await type_("verify")) == []
+        wrong = contradictions(project, await type_("verify"))
+        assert not wrong, wrong
         rows = project.query("select state, count(*) from work group by 1")
         calls = project.query("select outcome, count(*) from attempts group by 1")
         assert (rows, calls) == ([("done", self.rows)], [("answered", self.rows)])
@@ -105,9 +106,9 @@ async def calm_run(directory: Path) -> list[Line]:
 
 
 @asynccontextmanager
-async def job_in(directory: Path, server: Any) -> AsyncIterator[Job]:
-    """No process outlives it."""
-    provider = Simulator()
+async def job_in(directory: Path, server: Any, host: str = "127.0.0.1") -> AsyncIterator[Job]:
+    """Its provider is at that host. No process outlives it."""
+    provider = Simulator(host=host)
     async with provider.running():
         project = Provided(directory, provider, server)
         try:

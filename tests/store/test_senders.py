@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,33 @@ async def test_who_stood_still_seals_nothing_when_another_sends(
                 await sealed(store, seat, items)
             assert await store.batches.newest(1) == []
             await stopped.aclose()
+
+
+@ONLY_POSTGRES
+async def test_who_stood_still_writes_nothing_of_a_batch_that_another_has_by_now(
+    store: Store, database: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would give rows back that the provider is asked about, or have the batch made again."""
+    monkeypatch.setattr(leases, "_RENEW_S", 3600.0)
+    async with open_store(database) as other, store.seat(4, 60.0, 3) as seat:
+        stopped = AsyncExitStack()
+        assert await stopped.enter_async_context(store.sending())
+        items = await claimed(seat, 2)
+        batch = await sealed(store, seat, items)
+        execute(database.url, "update leases set lease_until = 1")
+        async with other.sending() as is_alone:
+            assert is_alone
+            said: dict[str, Any] = {"status": "s", "answered": 0, "failed": 0}
+            times, files = {"created_at": 1, "expires_at": 1}, {"output_file": "", "error_file": ""}
+            group, number = store.batches, batch.number
+            for write in (
+                group.mark_absent(number), group.created(number, "b", status="s", **times),
+                group.note(number, expires_at=1, **said), group.end(number, **said | files),
+                group.collect(number, [kept_answer(items[0])]), group.close(number),
+                group.release(number, "was refused"),
+            ):  # fmt: skip
+                with pytest.raises(UsageError, match="taken over sending"):
+                    await write
+            assert await store.batches.batch(number) == batch
+            await stopped.aclose()
+            await other.batches.release(number, "was refused")

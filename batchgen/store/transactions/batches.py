@@ -5,9 +5,9 @@ up. A batch's rows, and how many of them are settled, change together, while nob
 those of the same batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from batchgen.store.database import Database
     from batchgen.store.transaction import Transaction
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _AT_ONCE = 5000  # rows that go back in one transaction
 _SEALED_AT_ONCE = 1000  # rows that one statement looks up
 
 
 class Batches(KnownBatches):
     """The side of the store that is about provider batches: each method is one transaction or
-    snapshot, unless it says otherwise, and does nothing where it was done before."""
+    snapshot, unless it says otherwise, and does nothing where it was done before. Those that write
+    raise UsageError in a process that was the sender, and stood still until another one was."""
 
     def __init__(self, database: "Database") -> None:
         super().__init__(database)
@@ -49,12 +53,10 @@ class Batches(KnownBatches):
         batch. None: the sender does not hold them all (it was taken for dead). WAIT or NEVER, as of
         a call: the budget does not reach. In both cases nothing has changed."""
 
-        def transaction(db: "Transaction") -> ProviderBatch | Grant:
-            self._db.check_sending(db)
-            return seal(db, sender_id, batch, claims, budget, now_ms())
-
         try:
-            return await self._db.write_beside(transaction)
+            return await self._db.write_beside(
+                self._as_sender(seal), sender_id, batch, claims, budget, now_ms()
+            )
         except NotHeldError:
             return None
 
@@ -64,19 +66,23 @@ class Batches(KnownBatches):
     ) -> None:  # fmt: skip
         """The provider has it, by this id. Raises UsageError when it has another id by now, or is
         closed, or another batch has this one."""
-        await self._db.write_beside(created, number, batch_id, status, created_at, expires_at)
+        await self._db.write_beside(
+            self._as_sender(created), number, batch_id, status, created_at, expires_at
+        )
 
     async def mark_absent(self, number: int, *, absent: bool = True) -> bool:
         """Somebody has looked, and the provider does not have it: it is to be made without a look.
         To be taken back before the provider is asked to. False: it is `creating` no more, and
         nothing has changed."""
-        return await self._db.write_beside(mark_absent, number, absent=absent)
+        return await self._db.write_beside(self._as_sender(mark_absent), number, absent=absent)
 
     async def note(
         self, number: int, *, status: str, answered: int, failed: int, expires_at: int | None
     ) -> None:
         """What the provider says of one that is open."""
-        await self._db.write_beside(note, number, status, answered, failed, expires_at)
+        await self._db.write_beside(
+            self._as_sender(note), number, status, answered, failed, expires_at
+        )
 
     async def end(
         self, number: int, *, status: str, output_file: str | None, error_file: str | None,
@@ -87,7 +93,7 @@ class Batches(KnownBatches):
             "status": storable(status), "output_file": output_file, "error_file": error_file,
             "answered": answered, "failed": failed, "error": error and storable(error),
         }  # fmt: skip
-        await self._db.write_beside(end, number, said, now_ms())
+        await self._db.write_beside(self._as_sender(end), number, said, now_ms())
 
     async def booked(self, budget: Budget) -> tuple[Spent, Spent]:
         """What is spent of a budget, and what is reserved, for calls and for batches."""
@@ -108,11 +114,13 @@ class Batches(KnownBatches):
         """Write what became of rows that it holds; of how many. An outcome of a claim that does not
         hold any more, or whose answer is there already, was written before: nothing is kept of it.
         `reserved`: the most of calls whose end nobody knows, by which a budget counts them."""
-        return await self._db.write_beside(collect, number, outcomes, reserved, now_ms())
+        return await self._db.write_beside(
+            self._as_sender(collect), number, outcomes, reserved, now_ms()
+        )
 
     async def close(self, number: int, error: str | None = None) -> bool:
         """All of its rows are settled. False: not yet, and nothing has changed."""
-        return await self._db.write(close, number, error, now_ms())
+        return await self._db.write(self._as_sender(close), number, error, now_ms())
 
     async def abandon(self, number: int, error: str = "given up for lost") -> int:
         """The rows that it holds go back to the others, though they may be answered, and billed,
@@ -134,10 +142,22 @@ class Batches(KnownBatches):
         total, is_closed = 0, False
         while not is_closed:
             n, is_closed = await self._db.write(
-                give_up, number, storable(error), was_sent=was_sent, most=_AT_ONCE, now=now_ms()
-            )
+                self._as_sender(give_up), number, storable(error),
+                was_sent=was_sent, most=_AT_ONCE, now=now_ms(),
+            )  # fmt: skip
             total += n
         return total
+
+    def _as_sender(
+        self, transaction: "Callable[Concatenate[Transaction, P], T]"
+    ) -> "Callable[Concatenate[Transaction, P], T]":
+        """The same, but for who was the sender and is it no more."""
+
+        def checked(db: "Transaction", /, *args: P.args, **kwargs: P.kwargs) -> T:
+            self._db.check_sending(db)
+            return transaction(db, *args, **kwargs)
+
+        return checked
 
 
 class NotHeldError(Exception):
