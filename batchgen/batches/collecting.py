@@ -113,9 +113,9 @@ class Collector:
                 self._ground.halt(Halt(words, kind=HaltKind.STALLED))
                 return
             self._ground.warn(
-                f"{words} No row is charged that was never in trouble; the next batch goes to "
-                f"{reading.place.spec.shown_url} in {rest_s:g} s, and so on for {spec.stall_s:g} s "
-                "(work.stall_s) at most."
+                f"{words} That costs no row a try that was never in trouble before. The next batch "
+                f"goes to {reading.place.spec.shown_url} in {rest_s:g} s, and so on for "
+                f"{spec.stall_s:g} s (work.stall_s) at most."
             )
 
     async def _outcomes(

@@ -66,10 +66,12 @@ class Watcher:
             seen = await place.server.recent(since(batches))
         except BatchServerError as exc:
             goes_without = await self._goes_without_list(made, place, exc.failure)
-            if not goes_without or len(made) < len(batches):
+            if goes_without and len(made) == len(batches):
+                self._is_back(place)
+            else:
                 self._is_away(exc.failure, place)
             return
-        self._trouble_since.pop(place.key, None)
+        self._is_back(place)
         by_id = {one.batch_id: one for one in seen or ()}
         await self._cancel_twins(seen or (), place)
         for batch in batches:
@@ -191,12 +193,20 @@ class Watcher:
             return
         self.late.add(batch.number)
         if self._is_new(("late", batch.number)):
+            advice = (
+                "cancel it, and what it has answered is kept; if that is of no use, abandon it."
+            )
+            if "cancel" in seen.status.lower():
+                advice = "that it was cancelled was of no use, so abandon it."
             self._ground.warn(
                 f"batch {batch.number} ({batch.batch_id}) should have ended "
                 f"{(now_ms() - expires_at) / 3_600_000:.0f} hours ago, and the provider still says "
-                f"{seen.status}. It is never sent again by itself: cancel it, and what it has "
-                "answered is kept; if that is of no use, abandon it."
+                f"{seen.status}. It is never sent again by itself: {advice}"
             )
+
+    def _is_back(self, place: Place) -> None:
+        if self._trouble_since.pop(place.key, None) is not None:
+            self._ground.say("the provider can be asked about its batches again.")
 
     def _is_away(self, failure: Failure, place: Place, of: object = None) -> None:
         """`of`: what it could not be asked for, if not for all."""

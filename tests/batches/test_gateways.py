@@ -10,7 +10,7 @@ import pytest
 
 from tests.batches.conftest import Provide
 from tests.kits.database import change
-from tests.kits.gateway import Gateway, Told
+from tests.kits.gateway import Gateway, Tell, Told
 from tests.kits.provided import Provided
 
 Behind = Callable[..., Awaitable[Provided]]
@@ -134,6 +134,48 @@ async def test_what_a_cancelled_batch_has_answered_and_keeps_is_counted(behind: 
     assert project.query("select count(*) from attempts where outcome = 'unknown'") == [(10,)]
     assert project.query("select sum(tries) from work") == [(0,)]
     assert (await project.batchgen("verify")).code == 0
+
+
+def for_ever(status: str) -> Tell:
+    """As ogx says it for ever of a batch with which it did not go on when it was started again."""
+
+    def tell(told: Told) -> Told:
+        for batch in told.body.get("data", [told.body]):
+            then = batch["created_at"] - 31 * 3600
+            batch |= {"status": status, "created_at": then, "expires_at": None}
+        return without_files(told)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [("in_progress", ": cancel it"), ("cancelling", "so abandon it")]
+)
+async def test_a_batch_that_never_ends_is_told_after_its_time(
+    behind: Behind, status: str, advice: str
+) -> None:
+    looks = {"GET /batches": for_ever(status), "GET /batches/ID": for_ever(status)}
+    project = await behind(Gateway(looks))
+    said = await project.run()
+    assert said.code == 4, said.err
+    assert f"the provider still says {status}" in said.err
+    assert advice in said.err
+    assert project.query("select state, count(*) from work group by 1") == [("running", 20)]
+
+
+async def test_that_a_provider_is_back_is_told(behind: Behind) -> None:
+    gateway = Gateway({})
+    project = await behind(gateway)
+    times = iter([True, True, False])
+
+    def away(told: Told) -> Told:
+        return failing(told) if next(times, False) else told
+
+    gateway.tells = {"GET /batches": away, "GET /batches/ID": away}
+    said = await project.run()
+    assert said.code == 0, said.err
+    assert "can be asked about its batches again" in said.err
+    await project.assert_sound()
 
 
 async def one_round_after_another(project: Provided, until: tuple[str, int]) -> str:
